@@ -1,0 +1,1 @@
+"""The join between training and runtime: a checkpoint becomes a proven artifact."""
