@@ -1,0 +1,226 @@
+"""What a training run is made of: command line or TOML -> frozen dataclasses -> saved beside the weights."""
+
+from __future__ import annotations
+
+import sys
+from collections.abc import Mapping, Sequence
+from dataclasses import asdict, dataclass, field, fields, replace
+from pathlib import Path
+from typing import Any
+
+from training.errors import ConfigError, nearest
+from training.registry import model_class, model_params
+from training.series import KINDS
+
+LEVELS = (0.1, 0.25, 0.5, 0.75, 0.9, 0.95, 0.99)
+_CALENDARS = ("auto", "none", "day", "week", "day+week")
+
+
+def _check(name: str, ok: bool, expected: str, got: object) -> None:
+    if not ok:
+        raise ConfigError(f"{name}: expected {expected}, got {got}; correct it")
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class DataConfig:
+    """What the model sees and forecasts."""
+
+    series: str = "requests"
+    """"requests": one step per request; "load": one step per time bin."""
+    bin_s: float = 60.0
+    """Width of a bin of a load series, seconds."""
+    gap_s: float = 21600.0
+    """A silence longer than this many seconds is missing data."""
+    context: int = 50
+    """L, steps seen."""
+    horizon: int = 10
+    """H, steps forecast."""
+    levels: tuple[float, ...] = LEVELS
+    """Quantile levels, ascending."""
+    split: tuple[float, float, float] = (60.0, 20.0, 20.0)
+    """Proportions of train, validation and test steps, in time order."""
+    stride: int = 1
+    """Train on every stride-th window; for traces of millions of requests."""
+
+    def __post_init__(self) -> None:
+        """Check every field."""
+        _check("series", self.series in KINDS, f"one of {', '.join(KINDS)}", self.series)
+        _check("bin_s", self.bin_s > 0, "seconds > 0", self.bin_s)
+        _check("gap_s", self.gap_s > 0, "seconds > 0", self.gap_s)
+        _check("context", 2 <= self.context <= 10_000, "2 to 10000 steps", self.context)
+        _check("horizon", 1 <= self.horizon <= 1_000, "1 to 1000 steps", self.horizon)
+        _check("stride", self.stride >= 1, "at least 1", self.stride)
+        _check(
+            "levels",
+            list(self.levels) == sorted(set(self.levels)) and all(0 < level < 1 for level in self.levels),
+            "ascending numbers between 0 and 1",
+            self.levels,
+        )
+        _check("split", len(self.split) == 3 and min(self.split) > 0, "three positive proportions", self.split)
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class ModelConfig:
+    """The architecture and the scaling around it."""
+
+    model: str = "gru"
+    """Registered name of the architecture."""
+    params: dict[str, Any] = field(default_factory=dict)
+    """Hyper-parameters of the architecture; missing ones take its defaults."""
+    log: bool = True
+    """Work on the log scale."""
+    center: bool = True
+    """Subtract each window's own mean level."""
+    calendar: str = "auto"
+    """Cycles given as features: auto (day and week, each when the clock is known and the training part of a load
+    series spans it twice), none, day, week or day+week."""
+
+    def __post_init__(self) -> None:
+        """Check every field; parameters are checked when the network is built."""
+        model_class(self.model)
+        _check("calendar", self.calendar in _CALENDARS, f"one of {', '.join(_CALENDARS)}", self.calendar)
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class FitConfig:
+    """How the weights are found."""
+
+    epochs: int = 30
+    """Most passes over the training windows."""
+    batch_size: int = 128
+    """Windows per step."""
+    learning_rate: float = 0.002
+    """Peak of the learning rate; 5 % warm-up, then cosine decay to zero."""
+    weight_decay: float = 0.01
+    """AdamW's decoupled weight decay."""
+    patience: int = 8
+    """Stop after this many epochs without a better validation score."""
+    clip_norm: float = 1.0
+    """Largest gradient norm."""
+    seed: int = 0
+    """Seed of weights, shuffling and dropout."""
+    device: str = "auto"
+    """auto, cpu, cuda or cuda:N."""
+
+    def __post_init__(self) -> None:
+        """Check every field."""
+        _check("epochs", self.epochs >= 1, "at least 1", self.epochs)
+        _check("batch_size", self.batch_size >= 1, "at least 1", self.batch_size)
+        _check("learning_rate", 0 < self.learning_rate < 10, "a number in (0, 10)", self.learning_rate)
+        _check("weight_decay", self.weight_decay >= 0, "at least 0", self.weight_decay)
+        _check("patience", self.patience >= 1, "at least 1", self.patience)
+        _check("clip_norm", self.clip_norm > 0, "more than 0", self.clip_norm)
+        _check("seed", 0 <= self.seed < 2**31, "0 to 2^31 - 1", self.seed)
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class RunConfig:
+    """Everything a run is made of."""
+
+    data: DataConfig = field(default_factory=DataConfig)
+    model: ModelConfig = field(default_factory=ModelConfig)
+    fit: FitConfig = field(default_factory=FitConfig)
+
+    def to_dict(self) -> dict[str, Any]:
+        """As plain JSON values."""
+        return asdict(self)
+
+    @classmethod
+    def from_dict(cls, saved: Mapping[str, Any]) -> RunConfig:
+        """Read back what `to_dict` gave, after a round trip through JSON."""
+        data = {**saved["data"], "levels": tuple(saved["data"]["levels"]), "split": tuple(saved["data"]["split"])}
+        return cls(data=DataConfig(**data), model=ModelConfig(**saved["model"]), fit=FitConfig(**saved["fit"]))
+
+
+def load_toml(path: Path) -> dict[str, Any]:
+    """Read the settings of a TOML file: the same flat keys as `--set`.
+
+    Raises:
+        ConfigError: the file is missing or not TOML.
+    """
+    if sys.version_info >= (3, 11):
+        import tomllib
+    else:
+        import tomli as tomllib
+    try:
+        return tomllib.loads(path.read_text(encoding="utf-8"))
+    except OSError as error:
+        raise ConfigError(f"{path}: expected a TOML file, got {error.strerror}; correct --config") from error
+    except (tomllib.TOMLDecodeError, UnicodeDecodeError) as error:
+        raise ConfigError(f"{path}: expected TOML, got an error: {error}; correct the file") from error
+
+
+def parse_setting(text: str) -> tuple[str, Any]:
+    """Parse one `--set key=value`; the value is a number, true, false, a comma-separated list or a word.
+
+    Raises:
+        ConfigError: there is no `=`.
+    """
+    key, equals, value = text.partition("=")
+    if not equals or not key.strip():
+        raise ConfigError(f"--set: expected key=value, got '{text}'; for example --set hidden_size=128")
+    parts = [_literal(part.strip()) for part in value.split(",")]
+    return key.strip(), parts if len(parts) > 1 else parts[0]
+
+
+def _literal(text: str) -> Any:
+    if text.lower() in ("true", "false"):
+        return text.lower() == "true"
+    for number in (int, float):
+        try:
+            return number(text)
+        except ValueError:
+            continue
+    return text
+
+
+def build_runs(models: Sequence[str], settings: Mapping[str, Any]) -> list[RunConfig]:
+    """One run per model from flat settings.
+
+    A key is a field of `DataConfig`, `ModelConfig` or `FitConfig`, or a hyper-parameter; the latter goes to every chosen
+    model that has it.
+
+    Raises:
+        ConfigError: an unknown model or key (the nearest is named), or a value that does not fit.
+    """
+    parts: dict[str, dict[str, Any]] = {"data": {}, "model": {}, "fit": {}}
+    homes = {
+        f.name: (part, f.type)
+        for part, cls in (("data", DataConfig), ("model", ModelConfig), ("fit", FitConfig))
+        for f in fields(cls)
+        if f.name not in ("model", "params")
+    }
+    hyper: dict[str, Any] = {}
+    for key, value in settings.items():
+        if key in homes:
+            part, kind = homes[key]
+            parts[part][key] = _convert(key, value, str(kind))
+        else:
+            hyper[key] = value
+    known = {name: model_params(name) for name in models}
+    for key in hyper:
+        if not any(key in params for params in known.values()):
+            every = set(homes) | {name for params in known.values() for name in params}
+            raise ConfigError(f"setting: expected a known key, got '{key}'; {nearest(key, every)}")
+    base = RunConfig(data=DataConfig(**parts["data"]), fit=FitConfig(**parts["fit"]))
+    return [
+        replace(
+            base,
+            model=ModelConfig(
+                model=name, params={k: v for k, v in hyper.items() if k in known[name]}, **parts["model"]
+            ),
+        )
+        for name in models
+    ]
+
+
+def _convert(key: str, value: Any, kind: str) -> Any:
+    if kind.startswith("tuple"):
+        items = value if isinstance(value, (list, tuple)) else [value]
+        if all(isinstance(v, (int, float)) and not isinstance(v, bool) for v in items):
+            return tuple(float(v) for v in items)
+    elif kind == "float" and isinstance(value, (int, float)) and not isinstance(value, bool):
+        return float(value)
+    elif type(value).__name__ == kind:
+        return value
+    raise ConfigError(f"{key}: expected {kind}, got {value!r}; correct it")

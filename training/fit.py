@@ -1,0 +1,151 @@
+"""The one training loop: pinball loss, AdamW, gradient clipping, early stopping, resumable to the bit.
+
+Each epoch reseeds from (seed, epoch), so a run that was interrupted and resumed ends with the same weights as one that was not.
+"""
+
+from __future__ import annotations
+
+import json
+import math
+import time
+from collections.abc import Callable
+from pathlib import Path
+
+import numpy as np
+import torch
+from lightning_fabric import Fabric
+
+from training.backtest import rolling_forecasts
+from training.checkpoint import (
+    LAST,
+    WEIGHTS,
+    Progress,
+    load_progress,
+    save_progress,
+    save_weights,
+    write_atomically,
+)
+from training.config import RunConfig
+from training.errors import TrainingError
+from training.forecaster import Forecaster
+from training.loss import pinball_loss
+from training.metrics import wql
+from training.windows import Split, WindowSource
+
+METRICS = "metrics.jsonl"
+_WARM_UP = 0.05
+
+OnBatch = Callable[[int, torch.Tensor], None]
+"""Called after every step with the number of windows and the step's loss, still on the device."""
+OnEpoch = Callable[[dict[str, float]], None]
+"""Called after every epoch with its line of `metrics.jsonl`."""
+
+
+def fit(
+    model: Forecaster,
+    source: WindowSource,
+    split: Split,
+    *,
+    config: RunConfig,
+    folder: Path,
+    resume: bool = False,
+    on_batch: OnBatch = lambda windows, loss: None,
+    on_epoch: OnEpoch = lambda line: None,
+) -> Progress:
+    """Train a forecaster; the best weights end up in the model and in the folder.
+
+    Args:
+        model: the forecaster, scaling fitted.
+        source: windows of the series, on the device to train on.
+        split: origins; only train and validation are read.
+        config: its `fit` part drives the loop, all of it is saved.
+        folder: run folder, exists.
+        resume: go on from the folder's last whole epoch, where there is one.
+        on_batch: see `OnBatch`.
+        on_epoch: see `OnEpoch`.
+
+    Raises:
+        TrainingError: the loss is no longer finite.
+        CheckpointError: the saved state can't be resumed.
+    """
+    fabric = Fabric(accelerator=source.device.type, devices=[source.device.index or 0] if source.device.index else 1)
+    decayed = [p for p in model.parameters() if p.dim() > 1]
+    plain = [p for p in model.parameters() if p.dim() <= 1]
+    groups = [{"params": decayed}, {"params": plain, "weight_decay": 0.0}]
+    optimizer = torch.optim.AdamW(groups, lr=config.fit.learning_rate, weight_decay=config.fit.weight_decay)
+    progress = Progress(history=[])
+    if resume and (folder / LAST).exists():
+        progress = load_progress(folder / LAST, model=model, optimizer=optimizer, config=config)
+    wrapped, wrapped_optimizer = fabric.setup(model, optimizer)
+    wrapped.mark_forward_method("scaled_quantiles")
+    levels = torch.tensor(model.levels, device=source.device)
+    origins = torch.from_numpy(split.train)
+    batches = math.ceil(len(origins) / config.fit.batch_size)
+    _write_metrics(folder, progress)
+
+    while progress.epoch < config.fit.epochs and not stopped_early(progress, patience=config.fit.patience):
+        started = time.perf_counter()
+        torch.manual_seed(config.fit.seed * 1_000_003 + progress.epoch)
+        order = origins[torch.randperm(len(origins))].to(source.device)
+        total = torch.zeros((), device=source.device)
+        model.train()
+        for index, picks in enumerate(order.split(config.fit.batch_size)):
+            rate = config.fit.learning_rate * _schedule(
+                (progress.epoch * batches + index + 1) / (config.fit.epochs * batches)
+            )
+            for group in optimizer.param_groups:
+                group["lr"] = rate
+            context, time_s, target = source.gather(picks)
+            quantiles = wrapped.scaled_quantiles(context, time_s)
+            scale = model.scaling.spread
+            loss = pinball_loss(quantiles / scale[:, None], model.scaling.to_scale(target) / scale, levels)
+            wrapped_optimizer.zero_grad()
+            fabric.backward(loss)
+            torch.nn.utils.clip_grad_norm_(model.parameters(), config.fit.clip_norm, foreach=True)
+            wrapped_optimizer.step()
+            total += loss.detach()
+            on_batch(len(picks), loss.detach())
+        seconds = time.perf_counter() - started
+        line = {
+            "epoch": progress.epoch + 1,
+            "train_loss": float(total) / batches,
+            "validation_wql": validation_wql(model, source, split.validation),
+            "learning_rate": rate,
+            "windows_per_s": len(origins) / seconds,
+            "seconds": seconds,
+        }
+        if not math.isfinite(line["train_loss"]) or not math.isfinite(line["validation_wql"]):
+            raise TrainingError(
+                f"{folder.name}: expected a finite loss, got {line['train_loss']} in epoch {progress.epoch + 1}; "
+                "lower --set learning_rate, or look at the trace with fcast-trace describe"
+            )
+        progress.epoch += 1
+        progress.history.append(line)
+        if line["validation_wql"] < progress.best_wql:
+            progress.best_wql, progress.best_epoch = line["validation_wql"], progress.epoch
+            save_weights(folder / WEIGHTS, model)
+        save_progress(folder / LAST, progress, model=model, optimizer=optimizer, config=config)
+        _write_metrics(folder, progress)
+        on_epoch(line)
+    return progress
+
+
+def stopped_early(progress: Progress, *, patience: int) -> bool:
+    """Whether the last `patience` epochs brought no better validation score."""
+    return progress.epoch - progress.best_epoch >= patience
+
+
+def validation_wql(model: Forecaster, source: WindowSource, origins: np.ndarray) -> float:
+    """Mean wQL over the channels, raw units."""
+    forecast, target = rolling_forecasts(model, source, origins)
+    return float(wql(forecast, target, model.levels).mean())
+
+
+def _schedule(done: float) -> float:
+    if done < _WARM_UP:
+        return done / _WARM_UP
+    return 0.5 * (1 + math.cos(math.pi * (done - _WARM_UP) / (1 - _WARM_UP)))
+
+
+def _write_metrics(folder: Path, progress: Progress) -> None:
+    write_atomically(folder / METRICS, "".join(json.dumps(line) + "\n" for line in progress.history).encode())

@@ -1,0 +1,134 @@
+"""The whole forecaster: raw context in, raw quantiles out, everything in one graph.
+
+scaling -> architecture -> monotone quantile head -> inverse scaling. Monotone by construction: the head gives the
+median and positive distances outwards (Gasthaus et al. 2019, "Probabilistic Forecasting with Spline Quantile
+Function RNNs", section 3, for the idea of cumulated positive increments), so quantiles can't cross.
+
+Axes: B batch, L context, C channels, H horizon, Q levels, D features of the architecture.
+"""
+
+from __future__ import annotations
+
+from statistics import NormalDist
+from typing import Any
+
+import torch
+from torch import nn
+from torch.nn import functional
+
+from training.errors import ConfigError, nearest
+from training.registry import model_class, model_params
+from training.scaling import Scaling
+
+_MIN_STEP = 4e-6  # on the log scale: keeps quantiles ordered through float32 rounding, 0.0004 % of the value
+
+
+class Forecaster(nn.Module):
+    """(B, L, C) raw units -> (B, H, C, Q) raw units, non-negative, non-decreasing over Q."""
+
+    def __init__(
+        self,
+        *,
+        model: str,
+        params: dict[str, Any],
+        channels: int,
+        context: int,
+        horizon: int,
+        levels: tuple[float, ...],
+        log: bool = True,
+        center: bool = True,
+        calendar: tuple[str, ...] = (),
+    ) -> None:
+        """Build a forecaster with random weights.
+
+        Args:
+            model: registered name of the architecture.
+            params: its hyper-parameters; missing ones take their defaults.
+            channels: C.
+            context: L.
+            horizon: H.
+            levels: Q quantile levels, ascending, in (0, 1).
+            log: see `Scaling`.
+            center: see `Scaling`.
+            calendar: see `Scaling`.
+
+        Raises:
+            ConfigError: an unknown architecture or hyper-parameter, or a value of the wrong type.
+        """
+        super().__init__()
+        self.horizon, self.channels, self.levels = horizon, channels, levels
+        self.median = min(range(len(levels)), key=lambda q: abs(levels[q] - 0.5))
+        self.scaling = Scaling(channels, log=log, center=center, calendar=calendar)
+        self.network = build_network(model, params, channels=self.scaling.features, context=context, horizon=horizon)
+        was_training = self.network.training
+        with torch.no_grad():
+            features = self._features(self.network.eval()(torch.zeros(2, context, self.scaling.features)))
+        self.network.train(was_training)
+        self.head = nn.Linear(features.shape[1], horizon * channels * len(levels))
+        self._start_at_a_normal_distribution()
+
+    @property
+    def takes_time(self) -> bool:
+        """Whether `forward` needs `time_s`."""
+        return bool(self.scaling.cycles_s)
+
+    def forward(self, context: torch.Tensor, time_s: torch.Tensor | None = None) -> torch.Tensor:
+        """Forecast in raw units.
+
+        Args:
+            context: (B, L, C) float32, raw units, oldest first.
+            time_s: (B,) float64, time of the last step; needed by models with a calendar.
+
+        Returns:
+            (B, H, C, Q) float32.
+        """
+        return self.scaling.from_scale(self.scaled_quantiles(context, time_s))
+
+    def scaled_quantiles(self, context: torch.Tensor, time_s: torch.Tensor | None = None) -> torch.Tensor:
+        """Quantiles (B, H, C, Q) on the scale of `Scaling.to_scale`, where the loss is taken."""
+        x, level = self.scaling(context, time_s)
+        out = self.head(self._features(self.network(x)))
+        out = out.view(-1, self.horizon, self.channels, len(self.levels))
+        spread = self.scaling.spread[:, None]
+        median = level[..., None] + spread * out[..., self.median : self.median + 1]
+        away = spread * functional.softplus(out) + _MIN_STEP
+        above = median + away[..., self.median + 1 :].cumsum(3)
+        below = median - away[..., : self.median].cumsum(3).flip(3)
+        return torch.cat((below, median, above), dim=3)
+
+    @staticmethod
+    def _features(out: torch.Tensor) -> torch.Tensor:
+        return out[:, -1] if out.dim() == 3 else out
+
+    @torch.no_grad()
+    def _start_at_a_normal_distribution(self) -> None:
+        scores = torch.tensor([NormalDist().inv_cdf(level) for level in self.levels])
+        # Distances below the median are listed outwards, as `scaled_quantiles` cumulates them.
+        below, above = scores[: self.median + 1].diff().flip(0), scores[self.median :].diff()
+        bias = torch.cat((below.expm1().log(), torch.zeros(1), above.expm1().log()))
+        self.head.bias.copy_(bias.repeat(self.horizon * self.channels))
+        self.head.weight.mul_(0.1)
+
+
+def build_network(
+    model: str, params: dict[str, Any], *, channels: int, context: int, horizon: int
+) -> nn.Module:
+    """Build a registered architecture, checking the names and types of its hyper-parameters.
+
+    Raises:
+        ConfigError: an unknown name (the nearest is given) or a value of the wrong type.
+    """
+    known = model_params(model)
+    for name, value in params.items():
+        if name not in known:
+            raise ConfigError(f"{model}: expected a known hyper-parameter, got '{name}'; {nearest(name, known)}")
+        wanted = type(known[name])
+        fits = isinstance(value, wanted) or (wanted is float and isinstance(value, int))
+        if wanted is not type(None) and (not fits or (isinstance(value, bool) and wanted is not bool)):
+            raise ConfigError(f"{model}.{name}: expected {wanted.__name__}, got {value!r}; correct it")
+    try:
+        return model_class(model)(channels, context, horizon, **params)
+    except (ValueError, RuntimeError, ZeroDivisionError, TypeError) as error:
+        if isinstance(error, ConfigError):
+            raise
+        raise ConfigError(f"{model}: expected hyper-parameters that build a network, got {params}; {error}") from error

@@ -1,0 +1,36 @@
+"""GRU (Cho et al. 2014, "Learning Phrase Representations using RNN Encoder-Decoder", arXiv:1406.1078).
+
+B batch, L context, F input features, D hidden size.
+"""
+
+from __future__ import annotations
+
+import torch
+from torch import nn
+
+from training.registry import register_model
+
+
+@register_model("gru")
+class GRU(nn.Module):
+    """The hidden state after the last step of the context."""
+
+    def __init__(
+        self,
+        channels: int,
+        context: int,
+        horizon: int,
+        *,
+        hidden_size: int = 64,
+        num_layers: int = 1,
+        dropout: float = 0.0,
+    ) -> None:
+        super().__init__()
+        self.rnn = nn.GRU(
+            channels, hidden_size, num_layers, batch_first=True, dropout=dropout if num_layers > 1 else 0.0
+        )
+
+    def forward(self, x: torch.Tensor) -> torch.Tensor:
+        """(B, L, F) -> (B, D)."""
+        states, _ = self.rnn(x)
+        return states[:, -1]

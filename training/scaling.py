@@ -1,0 +1,112 @@
+"""Scaling and its inverse, both inside the exported graph.
+
+Raw values differ by orders of magnitude within a day and between services, so a network sees them
+- on a log scale: y = log(x / unit + 1), with one unit per channel (token and request counts: 1; seconds: a short
+  inter-arrival of the training part);
+- centred per window: minus the window's mean (after RevIN, Kim et al. 2022, and the mean scaling of DeepAR and
+  Chronos), so that a level never seen in training looks like one that was;
+- divided by a global spread, the standard deviation of centred training values.
+The level itself follows as a further feature per channel, scaled globally, then the calendar, where the clock is known.
+
+Axes: B batch, L context, C channels, F features = 2 C + 2 per calendar cycle.
+"""
+
+from __future__ import annotations
+
+import numpy as np
+import torch
+from torch import nn
+
+from training.series import Series
+from training.windows import Split
+
+CYCLES_S = {"day": 86400.0, "week": 604800.0}
+_MAX_LOG = 30.0  # exp(30) units is 1e13: beyond any load, within float32
+_MIN_SPREAD = 1e-2
+
+
+class Scaling(nn.Module):
+    """Raw windows to features, and log-scale numbers back to raw units."""
+
+    unit: torch.Tensor
+    spread: torch.Tensor
+    level_mean: torch.Tensor
+    level_spread: torch.Tensor
+
+    def __init__(self, channels: int, *, log: bool, center: bool, calendar: tuple[str, ...]) -> None:
+        """Create with neutral statistics; `fit` or a checkpoint sets them.
+
+        Args:
+            channels: C.
+            log: work on the log scale.
+            center: subtract each window's own mean; otherwise the global mean of the training part.
+            calendar: cycles to add as features, of "day" and "week".
+        """
+        super().__init__()
+        self.log = log
+        self.center = center
+        self.cycles_s = [CYCLES_S[cycle] for cycle in calendar]
+        for name, start in (("unit", 1.0), ("spread", 1.0), ("level_mean", 0.0), ("level_spread", 1.0)):
+            self.register_buffer(name, torch.full((channels,), start))
+
+    @property
+    def features(self) -> int:
+        """F, width of the network's input."""
+        return 2 * len(self.unit) + 2 * len(self.cycles_s)
+
+    @torch.no_grad()
+    def fit(self, series: Series, split: Split, *, context: int, sample: int = 4096) -> None:
+        """Set the statistics from the training part of a series.
+
+        Args:
+            series: the series.
+            split: its split; only steps before `split.train_end` are read.
+            context: L.
+            sample: number of evenly spaced training windows for the spreads.
+        """
+        train = torch.from_numpy(series.values[: split.train_end])
+        if series.channels[0] == "inter_arrival_s":
+            positive = train[:, 0][train[:, 0] > 0].numpy()
+            self.unit[0] = float(np.quantile(positive, 0.1)) if len(positive) else 1.0
+        picks = split.train[np.linspace(0, len(split.train) - 1, min(sample, len(split.train))).astype(np.int64)]
+        windows = self.to_scale(train[torch.from_numpy(picks)[:, None] + torch.arange(-context, 0)])
+        level = windows.mean(1)
+        centred = windows - (level[:, None] if self.center else level.mean(0))
+        self.spread.copy_(centred.std((0, 1), correction=0).clamp_min(_MIN_SPREAD))
+        self.level_mean.copy_(level.mean(0))
+        self.level_spread.copy_(level.std(0, correction=0).clamp_min(_MIN_SPREAD))
+
+    def to_scale(self, raw: torch.Tensor) -> torch.Tensor:
+        """Raw units (..., C) to the working scale, logarithmic unless `log` is off."""
+        scaled = raw / self.unit
+        return torch.log(scaled + 1) if self.log else scaled
+
+    def from_scale(self, scaled: torch.Tensor) -> torch.Tensor:
+        """The inverse of `to_scale`, (B, H, C, Q), clamped to be finite and not negative."""
+        if self.log:  # no expm1: the legacy ONNX exporter lacks it
+            scaled = torch.exp(scaled.clamp(0.0, _MAX_LOG)) - 1
+        return (scaled * self.unit[:, None]).clamp_min(0.0)
+
+    def forward(
+        self, context: torch.Tensor, time_s: torch.Tensor | None = None
+    ) -> tuple[torch.Tensor, torch.Tensor]:
+        """Features of a window and its level.
+
+        Args:
+            context: (B, L, C) raw units.
+            time_s: (B,) float64, time of the last step; needed with a calendar.
+
+        Returns:
+            features (B, L, F) and the level (B, 1, C) on the working scale.
+        """
+        scaled = self.to_scale(context)
+        mean = scaled.mean(1, keepdim=True)
+        level = mean if self.center else self.level_mean.expand_as(mean)
+        constants = [(mean - self.level_mean) / self.level_spread]
+        for cycle_s in self.cycles_s:
+            assert time_s is not None
+            turns = time_s / cycle_s
+            phase = ((turns - torch.floor(turns)) * (2 * torch.pi)).to(context.dtype)
+            constants.append(torch.stack((torch.sin(phase), torch.cos(phase)), dim=1)[:, None])
+        constant = torch.cat(constants, dim=2).expand(-1, context.shape[1], -1)
+        return torch.cat(((scaled - level) / self.spread, constant), dim=2), level

@@ -1,0 +1,202 @@
+"""A trace becomes a series: one step per request, or one step per time bin.
+
+Rules, the same ones that the runtime's streams follow:
+
+- `requests`: step n is request n with the time since the one before it; equal times give 0. The first request
+  of a segment has no predecessor and gives no step.
+- `load`: bin k covers [k * bin_s, (k + 1) * bin_s) of the trace's clock, so epoch traces are aligned to the wall
+  clock. Idle bins count 0. The first and the last bin of a segment may be half recorded and are dropped; in a
+  trace of ready counts that holds for its first and last rows, and a wider bin is kept only when fully covered.
+- A silence longer than `gap_s` is missing data, not idleness: it starts a new segment, and no window crosses it.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+import numpy as np
+
+from training.errors import ConfigError, TraceError
+from training.trace import Trace
+
+KINDS = ("requests", "load")
+UNITS = {"inter_arrival_s": "s", "request_tokens": "tokens", "response_tokens": "tokens", "requests": "requests"}
+MAX_BINS = 50_000_000
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Series:
+    """Steps that a model sees, raw units, oldest first.
+
+    Attributes:
+        kind: "requests" or "load".
+        channels: names of the C channels; their units are `UNITS[name]`.
+        values: (T, C) float32.
+        time_s: (T,) float64, arrival of the request, or start of the bin.
+        segment: (T,) int32, non-decreasing; missing data lies between two segments.
+        clock: "epoch" or "relative".
+        bin_s: width of a bin in seconds; None for `requests`.
+        gap_s: a silence longer than this many seconds is missing data.
+    """
+
+    kind: str
+    channels: tuple[str, ...]
+    values: np.ndarray
+    time_s: np.ndarray
+    segment: np.ndarray
+    clock: str
+    bin_s: float | None
+    gap_s: float
+
+    def __len__(self) -> int:
+        return len(self.time_s)
+
+
+def build_series(trace: Trace, *, kind: str, bin_s: float = 60.0, gap_s: float = 21600.0) -> Series:
+    """Turn a trace into a series.
+
+    Args:
+        trace: requests or counts.
+        kind: "requests" or "load".
+        bin_s: width of a `load` bin, seconds.
+        gap_s: a silence longer than this is missing data.
+
+    Raises:
+        TraceError: the trace is too short to give a single step, or counts are asked for single requests.
+        ConfigError: `bin_s` does not fit the trace.
+    """
+    where = ", ".join(trace.sources) or "trace"
+    if kind == "requests":
+        if trace.is_counts:
+            raise TraceError(f"{where}: expected one row per request, got counts per bin; use --series load")
+        series = _request_steps(trace, gap_s=gap_s)
+    elif trace.is_counts:
+        series = _bins_of_counts(trace, bin_s=bin_s, gap_s=gap_s, where=where)
+    else:
+        series = _bins_of_requests(trace, bin_s=bin_s, gap_s=gap_s, where=where)
+    if not len(series):
+        step = "request after the first" if kind == "requests" else f"whole bin of {bin_s:g} s"
+        raise TraceError(f"{where}: expected at least one {step}, got {len(trace)} row(s); use a longer trace")
+    return series
+
+
+def _request_steps(trace: Trace, *, gap_s: float) -> Series:
+    between = np.diff(trace.time_s)
+    segment = np.cumsum(between > gap_s, dtype=np.int32)
+    inside = between <= gap_s
+    values = np.empty((int(inside.sum()), 3), np.float32)
+    values[:, 0] = between[inside]
+    values[:, 1] = _tokens(trace.request_tokens, len(trace))[1:][inside]
+    values[:, 2] = _tokens(trace.response_tokens, len(trace))[1:][inside]
+    return Series(
+        kind="requests",
+        channels=("inter_arrival_s", "request_tokens", "response_tokens"),
+        values=values,
+        time_s=trace.time_s[1:][inside],
+        segment=segment[inside],
+        clock=trace.clock,
+        bin_s=None,
+        gap_s=gap_s,
+    )
+
+
+def _tokens(tokens: np.ndarray | None, rows: int) -> np.ndarray:
+    assert tokens is not None, "request rows carry tokens"
+    assert len(tokens) == rows
+    return tokens
+
+
+def _bins_of_requests(trace: Trace, *, bin_s: float, gap_s: float, where: str) -> Series:
+    breaks = np.flatnonzero(np.diff(trace.time_s) > gap_s) + 1
+    edges = [0, *breaks.tolist(), len(trace)]
+    request_tokens = _tokens(trace.request_tokens, len(trace))
+    response_tokens = _tokens(trace.response_tokens, len(trace))
+    values, times, segments = [], [], []
+    for number, (lo, hi) in enumerate(zip(edges[:-1], edges[1:], strict=True)):
+        if lo == hi:
+            continue
+        index = np.floor(trace.time_s[lo:hi] / bin_s)
+        first, last = index[0] + 1, index[-1] - 1  # the edge bins are partial
+        count = int(last - first + 1)
+        if count < 1:
+            continue
+        _check_count(count, bin_s=bin_s, where=where)
+        slot = (index - first).astype(np.int64)
+        inside = (slot >= 0) & (slot < count)
+        slot = slot[inside]
+        totals = [
+            np.bincount(slot, minlength=count),
+            np.bincount(slot, weights=request_tokens[lo:hi][inside], minlength=count),
+            np.bincount(slot, weights=response_tokens[lo:hi][inside], minlength=count),
+        ]
+        values.append(np.stack(totals, axis=1).astype(np.float32))
+        times.append((first + np.arange(count)) * bin_s)
+        segments.append(np.full(count, number, np.int32))
+    return _load_series(trace, values, times, segments, channels=3, bin_s=bin_s, gap_s=gap_s)
+
+
+def _bins_of_counts(trace: Trace, *, bin_s: float, gap_s: float, where: str) -> Series:
+    assert trace.requests is not None
+    assert trace.bin_s is not None
+    factor = round(bin_s / trace.bin_s)
+    if factor < 1 or abs(factor * trace.bin_s - bin_s) > 1e-6 * bin_s:
+        raise ConfigError(
+            f"--bin: expected a whole multiple of the trace's {trace.bin_s:g} s bins, got {bin_s:g}; "
+            f"use --bin {trace.bin_s * max(1, factor):g}"
+        )
+    totals = [trace.requests, trace.request_tokens, trace.response_tokens]
+    columns = np.stack([t for t in totals if t is not None], axis=1)
+    breaks = np.flatnonzero(np.diff(trace.time_s) - trace.bin_s > gap_s) + 1
+    edges = [0, *breaks.tolist(), len(trace)]
+    values, times, segments = [], [], []
+    for number, (lo, hi) in enumerate(zip(edges[:-1], edges[1:], strict=True)):
+        if hi - lo < 3:
+            continue
+        start_s, rows = trace.time_s[lo + 1 : hi - 1], columns[lo + 1 : hi - 1]  # edge rows: half recorded
+        first = np.ceil(start_s[0] / bin_s - 1e-6)
+        end = np.floor((start_s[-1] + trace.bin_s) / bin_s + 1e-6)
+        count = int(end - first)
+        if count < 1:
+            continue
+        _check_count(count, bin_s=bin_s, where=where)
+        slot = (np.floor(start_s / bin_s + 1e-6) - first).astype(np.int64)
+        inside = (slot >= 0) & (slot < count)
+        binned = [np.bincount(slot[inside], weights=c[inside], minlength=count) for c in rows.T]
+        values.append(np.stack(binned, axis=1).astype(np.float32))
+        times.append((first + np.arange(count)) * bin_s)
+        segments.append(np.full(count, number, np.int32))
+    return _load_series(trace, values, times, segments, channels=columns.shape[1], bin_s=bin_s, gap_s=gap_s)
+
+
+def _check_count(count: int, *, bin_s: float, where: str) -> None:
+    if count > MAX_BINS:
+        raise ConfigError(f"{where}: expected at most {MAX_BINS} bins, got {count}; use a --bin wider than {bin_s:g} s")
+
+
+def _load_series(
+    trace: Trace,
+    values: list[np.ndarray],
+    times: list[np.ndarray],
+    segments: list[np.ndarray],
+    *,
+    channels: int,
+    bin_s: float,
+    gap_s: float,
+) -> Series:
+    if channels == 3:
+        names: tuple[str, ...] = ("requests", "request_tokens", "response_tokens")
+    elif channels == 1:
+        names = ("requests",)
+    else:
+        tokens = "request_tokens" if trace.request_tokens is not None else "response_tokens"
+        names = ("requests", tokens)
+    return Series(
+        kind="load",
+        channels=names,
+        values=np.concatenate(values) if values else np.empty((0, channels), np.float32),
+        time_s=np.concatenate(times) if times else np.empty(0, np.float64),
+        segment=np.concatenate(segments) if segments else np.empty(0, np.int32),
+        clock=trace.clock,
+        bin_s=bin_s,
+        gap_s=gap_s,
+    )

@@ -1,0 +1,107 @@
+"""Windows over a series: origins split by time, gathered by index from one resident tensor.
+
+An origin i has the context steps i-L .. i-1 and the target steps i .. i+H-1, all in one segment of the series. A
+window belongs to the part (train, validation, test) that holds its whole target; windows whose target straddles a
+boundary belong to none. A context may reach back over a boundary: the past is known when a forecast is made.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+import numpy as np
+import torch
+
+from training.errors import ConfigError, TraceError
+from training.series import Series
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Split:
+    """Origins of the windows of each part, ascending int64, and where the parts begin.
+
+    Attributes:
+        train, validation, test: (n,) indices into the series.
+        train_end, validation_end: steps of the series at which the next part begins.
+    """
+
+    train: np.ndarray
+    validation: np.ndarray
+    test: np.ndarray
+    train_end: int
+    validation_end: int
+
+
+def split_windows(
+    series: Series, *, context: int, horizon: int, parts: tuple[float, float, float], stride: int = 1
+) -> Split:
+    """Split the windows of a series by time.
+
+    Args:
+        series: the series.
+        context: L, steps seen.
+        horizon: H, steps forecast.
+        parts: proportions of train, validation and test steps; any positive scale, (4, 1, 2) or (0.6, 0.2, 0.2).
+        stride: train on every stride-th window; validation and test always use every one.
+
+    Raises:
+        ConfigError: the parts are not three positive numbers.
+        TraceError: some part has no window.
+    """
+    if len(parts) != 3 or min(parts) <= 0:
+        raise ConfigError(f"split: expected three positive proportions such as 60,20,20, got {parts}; correct --split")
+    steps = len(series)
+    train_end = round(steps * parts[0] / sum(parts))
+    validation_end = round(steps * (parts[0] + parts[1]) / sum(parts))
+    origins = _origins(series, context=context, horizon=horizon)
+    train = origins[origins + horizon <= train_end][::stride]
+    validation = origins[(origins >= train_end) & (origins + horizon <= validation_end)]
+    test = origins[origins >= validation_end]
+    for part, found in (("train", train), ("validation", validation), ("test", test)):
+        if not len(found):
+            raise TraceError(
+                f"{part} part: expected at least one window of {context} + {horizon} steps, got none from "
+                f"{steps} steps in {len(np.unique(series.segment))} segment(s); "
+                "use a longer trace, a smaller --context or --horizon, or another --split"
+            )
+    return Split(
+        train=train, validation=validation, test=test, train_end=train_end, validation_end=validation_end
+    )
+
+
+def _origins(series: Series, *, context: int, horizon: int) -> np.ndarray:
+    starts = np.flatnonzero(np.diff(series.segment, prepend=series.segment[:1] - 1))
+    ends = np.append(starts[1:], len(series))
+    ranges = [np.arange(lo + context, hi - horizon + 1) for lo, hi in zip(starts, ends, strict=True)]
+    return np.concatenate(ranges) if ranges else np.empty(0, np.int64)
+
+
+class WindowSource:
+    """Gathers windows by index from a series that lives on the device; nothing is copied beforehand."""
+
+    def __init__(self, series: Series, *, context: int, horizon: int, device: torch.device) -> None:
+        """Move the series to the device.
+
+        Args:
+            series: the series.
+            context: L, steps seen.
+            horizon: H, steps forecast.
+            device: where the windows are needed.
+        """
+        self.device = device
+        self._values = torch.from_numpy(series.values).to(device)
+        self._time_s = torch.from_numpy(series.time_s).to(device)
+        self._context = torch.arange(-context, 0, device=device)
+        self._target = torch.arange(horizon, device=device)
+
+    def gather(self, origins: torch.Tensor) -> tuple[torch.Tensor, torch.Tensor, torch.Tensor]:
+        """Gather the windows of some origins.
+
+        Args:
+            origins: (B,) int64 on the device.
+
+        Returns:
+            context (B, L, C) float32, time_s (B,) float64 of the last context step, target (B, H, C) float32.
+        """
+        at = origins[:, None]
+        return self._values[at + self._context], self._time_s[origins - 1], self._values[at + self._target]
