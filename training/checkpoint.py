@@ -144,7 +144,8 @@ def read_meta(folder: Path) -> dict[str, Any]:
         raise CheckpointError(f"{path}: expected a checkpoint's JSON, got a damaged file; train again") from error
     if schema != SCHEMA:
         raise CheckpointError(
-            f"{path}: expected checkpoint schema {SCHEMA}, got {schema}; use the fcast version that wrote it, or train again"
+            f"{path}: expected checkpoint schema {SCHEMA}, got {schema}; "
+            "use the fcast version that wrote it, or train again"
         )
     return dict(meta)
 
@@ -174,7 +175,8 @@ def load_checkpoint(folder: str | Path) -> Checkpoint:
     ):
         if found != wanted:
             raise CheckpointError(
-                f"{folder / name}: expected sha256 {wanted[:12]}..., got {found[:12]}...; the file was altered, train again"
+                f"{folder / name}: expected sha256 {wanted[:12]}..., got {found[:12]}...; "
+                "the file was altered, train again"
             )
     windows = {name: tensor.numpy() for name, tensor in tensors.items()}
     return Checkpoint(model=model.eval(), meta=meta, windows=windows, sha256=sha256)
@@ -230,7 +232,9 @@ def load_progress(
         facts = json.loads(json.loads(data[8 : 8 + length])["__metadata__"]["progress"])
         schema, saved = facts["schema"], RunConfig.from_dict(facts["config"])
     except (ValueError, KeyError, TypeError) as error:
-        raise CheckpointError(f"{path}: expected a saved run, got other tensors; start over with --overwrite") from error
+        raise CheckpointError(
+            f"{path}: expected a saved run, got other tensors; start over with --overwrite"
+        ) from error
     if schema != SCHEMA:
         raise CheckpointError(f"{path}: expected schema {SCHEMA}, got {schema}; start over with --overwrite")
     check_same_config(path, saved, config)

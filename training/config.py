@@ -11,6 +11,7 @@ from typing import Any
 from training.errors import ConfigError, nearest
 from training.registry import model_class, model_params
 from training.series import KINDS
+from training.trace import GAP_S
 
 LEVELS = (0.1, 0.25, 0.5, 0.75, 0.9, 0.95, 0.99)
 _CALENDARS = ("auto", "none", "day", "week", "day+week")
@@ -29,7 +30,7 @@ class DataConfig:
     """"requests": one step per request; "load": one step per time bin."""
     bin_s: float = 60.0
     """Width of a bin of a load series, seconds."""
-    gap_s: float = 21600.0
+    gap_s: float = GAP_S
     """A silence longer than this many seconds is missing data."""
     context: int = 50
     """L, steps seen."""
@@ -177,8 +178,8 @@ def _literal(text: str) -> Any:
 def build_runs(models: Sequence[str], settings: Mapping[str, Any]) -> list[RunConfig]:
     """One run per model from flat settings.
 
-    A key is a field of `DataConfig`, `ModelConfig` or `FitConfig`, or a hyper-parameter; the latter goes to every chosen
-    model that has it.
+    A key is a field of `DataConfig`, `ModelConfig` or `FitConfig`, or a hyper-parameter; the latter goes to every
+    chosen model that has it.
 
     Raises:
         ConfigError: an unknown model or key (the nearest is named), or a value that does not fit.

@@ -1,6 +1,7 @@
 """The one training loop: pinball loss, AdamW, gradient clipping, early stopping, resumable to the bit.
 
-Each epoch reseeds from (seed, epoch), so a run that was interrupted and resumed ends with the same weights as one that was not.
+Each epoch reseeds from (seed, epoch), so a run that was interrupted and resumed ends with the same weights as one
+that was not.
 """
 
 from __future__ import annotations
@@ -10,6 +11,7 @@ import math
 import time
 from collections.abc import Callable
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import torch
@@ -71,7 +73,7 @@ def fit(
     fabric = Fabric(accelerator=source.device.type, devices=[source.device.index or 0] if source.device.index else 1)
     decayed = [p for p in model.parameters() if p.dim() > 1]
     plain = [p for p in model.parameters() if p.dim() <= 1]
-    groups = [{"params": decayed}, {"params": plain, "weight_decay": 0.0}]
+    groups: list[dict[str, Any]] = [{"params": decayed}, {"params": plain, "weight_decay": 0.0}]
     optimizer = torch.optim.AdamW(groups, lr=config.fit.learning_rate, weight_decay=config.fit.weight_decay)
     progress = Progress(history=[])
     if resume and (folder / LAST).exists():

@@ -110,9 +110,7 @@ class Forecaster(nn.Module):
         self.head.weight.mul_(0.1)
 
 
-def build_network(
-    model: str, params: dict[str, Any], *, channels: int, context: int, horizon: int
-) -> nn.Module:
+def build_network(model: str, params: dict[str, Any], *, channels: int, context: int, horizon: int) -> nn.Module:
     """Build a registered architecture, checking the names and types of its hyper-parameters.
 
     Raises:

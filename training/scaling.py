@@ -87,9 +87,7 @@ class Scaling(nn.Module):
             scaled = torch.exp(scaled.clamp(0.0, _MAX_LOG)) - 1
         return (scaled * self.unit[:, None]).clamp_min(0.0)
 
-    def forward(
-        self, context: torch.Tensor, time_s: torch.Tensor | None = None
-    ) -> tuple[torch.Tensor, torch.Tensor]:
+    def forward(self, context: torch.Tensor, time_s: torch.Tensor | None = None) -> tuple[torch.Tensor, torch.Tensor]:
         """Features of a window and its level.
 
         Args:

@@ -13,11 +13,12 @@ Rules, the same ones that the runtime's streams follow:
 from __future__ import annotations
 
 from dataclasses import dataclass
+from itertools import pairwise
 
 import numpy as np
 
 from training.errors import ConfigError, TraceError
-from training.trace import Trace
+from training.trace import GAP_S, Trace
 
 KINDS = ("requests", "load")
 UNITS = {"inter_arrival_s": "s", "request_tokens": "tokens", "response_tokens": "tokens", "requests": "requests"}
@@ -52,7 +53,7 @@ class Series:
         return len(self.time_s)
 
 
-def build_series(trace: Trace, *, kind: str, bin_s: float = 60.0, gap_s: float = 21600.0) -> Series:
+def build_series(trace: Trace, *, kind: str, bin_s: float = 60.0, gap_s: float = GAP_S) -> Series:
     """Turn a trace into a series.
 
     Args:
@@ -112,7 +113,7 @@ def _bins_of_requests(trace: Trace, *, bin_s: float, gap_s: float, where: str) -
     request_tokens = _tokens(trace.request_tokens, len(trace))
     response_tokens = _tokens(trace.response_tokens, len(trace))
     values, times, segments = [], [], []
-    for number, (lo, hi) in enumerate(zip(edges[:-1], edges[1:], strict=True)):
+    for number, (lo, hi) in enumerate(pairwise(edges)):
         if lo == hi:
             continue
         index = np.floor(trace.time_s[lo:hi] / bin_s)
@@ -149,7 +150,7 @@ def _bins_of_counts(trace: Trace, *, bin_s: float, gap_s: float, where: str) -> 
     breaks = np.flatnonzero(np.diff(trace.time_s) - trace.bin_s > gap_s) + 1
     edges = [0, *breaks.tolist(), len(trace)]
     values, times, segments = [], [], []
-    for number, (lo, hi) in enumerate(zip(edges[:-1], edges[1:], strict=True)):
+    for number, (lo, hi) in enumerate(pairwise(edges)):
         if hi - lo < 3:
             continue
         start_s, rows = trace.time_s[lo + 1 : hi - 1], columns[lo + 1 : hi - 1]  # edge rows: half recorded
@@ -183,16 +184,9 @@ def _load_series(
     bin_s: float,
     gap_s: float,
 ) -> Series:
-    if channels == 3:
-        names: tuple[str, ...] = ("requests", "request_tokens", "response_tokens")
-    elif channels == 1:
-        names = ("requests",)
-    else:
-        tokens = "request_tokens" if trace.request_tokens is not None else "response_tokens"
-        names = ("requests", tokens)
     return Series(
         kind="load",
-        channels=names,
+        channels=("requests", "request_tokens", "response_tokens")[:channels],
         values=np.concatenate(values) if values else np.empty((0, channels), np.float32),
         time_s=np.concatenate(times) if times else np.empty(0, np.float64),
         segment=np.concatenate(segments) if segments else np.empty(0, np.int32),

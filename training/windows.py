@@ -64,9 +64,7 @@ def split_windows(
                 f"{steps} steps in {len(np.unique(series.segment))} segment(s); "
                 "use a longer trace, a smaller --context or --horizon, or another --split"
             )
-    return Split(
-        train=train, validation=validation, test=test, train_end=train_end, validation_end=validation_end
-    )
+    return Split(train=train, validation=validation, test=test, train_end=train_end, validation_end=validation_end)
 
 
 def _origins(series: Series, *, context: int, horizon: int) -> np.ndarray:

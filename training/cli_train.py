@@ -1,0 +1,134 @@
+"""`fcast-train`: train forecasters on a trace and compare them with the simple baselines."""
+
+from __future__ import annotations
+
+import json
+from pathlib import Path
+from typing import Any
+
+import click
+from rich.console import Console
+
+from training.cli import Command
+from training.config import build_runs, load_toml, parse_setting
+from training.errors import ConfigError
+from training.registry import model_names
+
+_EPILOG = """\b
+Examples:
+  fcast-train --trace BurstGPT_1.csv --model gru --series requests
+  fcast-train --trace 'logs/*.csv.gz' --model gru,dlinear --series load --bin 60 --context 120
+  fcast-train --trace t.csv --model transformer --set d_model=128 --set learning_rate=0.001
+  fcast-train --trace t.csv --config run.toml --resume
+
+\b
+Settings for --set and the TOML file (flat, the same keys):
+  data      series, bin_s, gap_s, context, horizon, levels, split, stride
+  scaling   log, center, calendar
+  training  epochs, batch_size, learning_rate, weight_decay, patience, clip_norm, seed, device
+  models    hidden_size, num_layers, dropout (lstm, gru), kernel_size (dlinear), d_model, nhead, ... (transformer)
+
+Next: fcast-export runs/gru --format onnx"""
+
+
+def _complete_models(ctx: click.Context, param: click.Parameter, incomplete: str) -> list[str]:
+    done, _, last = incomplete.rpartition(",")
+    return [f"{done},{name}" if done else name for name in model_names() if name.startswith(last)]
+
+
+@click.command(cls=Command, epilog=_EPILOG, context_settings={"max_content_width": 110})
+@click.option("--trace", "traces", multiple=True, required=True, metavar="FILE", help="Trace file or glob; repeatable.")
+@click.option("--format", "trace_format", help="Trace format; detected from the header by default.")
+@click.option("--columns", help="Column mapping of other CSVs: time=ts,request_tokens=in,response_tokens=out.")
+@click.option("--clean", is_flag=True, help="Drop failed and unreadable rows, sort; says what it did.")
+@click.option(
+    "--model",
+    "models",
+    default="gru",
+    show_default=True,
+    shell_complete=_complete_models,
+    help="Architectures, comma-separated: lstm, gru, dlinear, transformer, or any registered one.",
+)
+@click.option(
+    "--series", type=click.Choice(["requests", "load"]), help="One step per request, or per time bin. [requests]"
+)
+@click.option("--bin", "bin_s", type=float, help="Width of a bin of a load series, seconds. [60]")
+@click.option("--context", type=int, help="Steps seen. [50]")
+@click.option("--horizon", type=int, help="Steps forecast. [10]")
+@click.option("--split", help="Proportions of train, validation and test, in time order. [60,20,20]")
+@click.option("--epochs", type=int, help="Most passes over the training windows. [30]")
+@click.option("--seed", type=int, help="Seed; equal seeds give equal weights on the CPU. [0]")
+@click.option("--device", help="auto, cpu, cuda or cuda:N. [auto]")
+@click.option("--config", type=click.Path(path_type=Path), help="TOML file of settings; options override it.")
+@click.option("--set", "sets", multiple=True, metavar="KEY=VALUE", help="Any setting; repeatable.")
+@click.option(
+    "--out", type=click.Path(path_type=Path), default=Path("runs"), show_default=True, help="Folder of the runs."
+)
+@click.option("--resume", is_flag=True, help="Go on with interrupted runs of the same settings.")
+@click.option("--overwrite", is_flag=True, help="Replace earlier runs.")
+@click.option("--json", "as_json", is_flag=True, help="Print the report as JSON.")
+def main(
+    traces: tuple[str, ...],
+    trace_format: str | None,
+    columns: str | None,
+    clean: bool,
+    models: str,
+    config: Path | None,
+    sets: tuple[str, ...],
+    out: Path,
+    resume: bool,
+    overwrite: bool,
+    as_json: bool,
+    **options: Any,
+) -> None:
+    """Train forecasters of LLM request traffic on a trace.
+
+    Each model trains into OUT/<model>; OUT/report.md shows every one beside the simple baselines. The split is by
+    time, validation chooses, test is only reported. Ctrl-C loses at most one epoch: run again with --resume.
+    """
+    names = [name.strip() for name in models.split(",") if name.strip()]
+    if not names or len(set(names)) != len(names):
+        raise ConfigError(f"--model: expected different names, comma-separated, got '{models}'; correct it")
+    settings = load_toml(config) if config else {}
+    settings |= dict(parse_setting(text) for text in sets)
+    if options["split"] is not None:
+        options["split"] = parse_setting(f"split={options['split']}")[1]
+    settings |= {key: value for key, value in options.items() if value is not None}
+    runs = build_runs(names, settings)
+
+    from training.device import resolve_device
+    from training.plots import plot_loss
+    from training.progress import TrainingProgress
+    from training.readers import read_trace
+    from training.report import legend, print_table, save_report
+    from training.run import prepare, train_models
+
+    stderr = Console(stderr=True, highlight=False)
+    device = resolve_device(runs[0].fit.device)
+    mapping = dict(parse_setting(part) for part in columns.split(",")) if columns else None
+    trace = read_trace(traces, format=trace_format, columns=mapping, clean=clean)
+    for note in trace.notes:
+        stderr.print(note)
+    data = prepare(trace, runs[0].data)
+    stderr.print(
+        f"{', '.join(trace.sources)}: {len(trace)} rows, {len(data.series)} steps of the {data.series.kind} series; "
+        f"{len(data.split.train)} training windows, on {device}"
+    )
+    try:
+        with TrainingProgress(windows=len(data.split.train), epochs=runs[0].fit.epochs) as progress:
+            report = train_models(data, runs, out, resume=resume, overwrite=overwrite, on_model=progress.on_model)
+    except KeyboardInterrupt:
+        stderr.print("Stopped. Run the same command with --resume to go on from the last whole epoch.")
+        raise
+    save_report(report, out)
+    for model in report["models"]:
+        folder = Path(model["folder"])
+        history = [json.loads(line) for line in (folder / "metrics.jsonl").read_text().splitlines()]
+        plot_loss(history, folder / "loss.png", title=f"{model['name']} on {', '.join(trace.sources)}")
+    if as_json:
+        click.echo(json.dumps(report))
+        return
+    console = Console(width=None if stderr.is_terminal else 120, highlight=False)
+    console.print(print_table(report))
+    console.print(legend(report))
+    console.print(f"Report: {out / 'report.md'}   Next: fcast-export {out / report['best_model']} --format onnx")

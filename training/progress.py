@@ -1,0 +1,84 @@
+"""Live progress of training on stderr: loss, windows per second, time left."""
+
+from __future__ import annotations
+
+import sys
+import time
+from types import TracebackType
+
+import torch
+from rich.console import Console
+from rich.progress import BarColumn, Progress, TaskID, TextColumn, TimeElapsedColumn, TimeRemainingColumn
+
+from training.fit import OnBatch, OnEpoch
+
+_REFRESH_S = 0.2  # reading a loss waits for the device, so it is not done every step
+
+
+class TrainingProgress:
+    """A bar per model on a terminal; one line per epoch elsewhere."""
+
+    def __init__(self, *, windows: int, epochs: int) -> None:
+        """Set up.
+
+        Args:
+            windows: training windows per epoch.
+            epochs: most epochs.
+        """
+        self._windows, self._epochs = windows, epochs
+        self._bars = Progress(
+            TextColumn("{task.description:<12}"),
+            BarColumn(bar_width=24),
+            TextColumn("epoch {task.fields[epoch]}/" + str(epochs)),
+            TextColumn("loss {task.fields[loss]}  val wQL {task.fields[validation]}"),
+            TextColumn("{task.fields[speed]} windows/s"),
+            TimeElapsedColumn(),
+            TextColumn("left"),
+            TimeRemainingColumn(elapsed_when_finished=False),
+            console=Console(stderr=True),
+            disable=not sys.stderr.isatty(),
+        )
+
+    def __enter__(self) -> TrainingProgress:
+        self._bars.start()
+        return self
+
+    def __exit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
+    ) -> None:
+        self._bars.stop()
+
+    def on_model(self, name: str) -> tuple[OnBatch, OnEpoch]:
+        """Begin a model; gives the callbacks of `training.fit.fit`."""
+        task = self._bars.add_task(
+            name, total=self._windows * self._epochs, epoch=1, loss="-", validation="-", speed="-"
+        )
+        pending = [0, time.perf_counter()]
+
+        def on_batch(windows: int, loss: torch.Tensor) -> None:
+            pending[0] += windows
+            now = time.perf_counter()
+            if now - pending[1] >= _REFRESH_S:
+                speed = f"{pending[0] / (now - pending[1]):,.0f}"
+                self._bars.update(task, advance=pending[0], loss=f"{float(loss):.4f}", speed=speed)
+                pending[:] = [0, now]
+
+        def on_epoch(line: dict[str, float]) -> None:
+            self._end_epoch(task, name, line)
+            pending[:] = [0, time.perf_counter()]
+
+        return on_batch, on_epoch
+
+    def _end_epoch(self, task: TaskID, name: str, line: dict[str, float]) -> None:
+        epoch = int(line["epoch"])
+        validation = f"{line['validation_wql']:.4f}"
+        if self._bars.disable:
+            left = (self._epochs - epoch) * line["seconds"]
+            text = (
+                f"{name}: epoch {epoch}/{self._epochs}  loss {line['train_loss']:.4f}  val wQL {validation}  "
+                f"{line['windows_per_s']:,.0f} windows/s  at most {left:.0f} s left"
+            )
+            print(text, file=sys.stderr, flush=True)
+        self._bars.update(
+            task, completed=epoch * self._windows, epoch=min(epoch + 1, self._epochs), validation=validation
+        )

@@ -1,0 +1,97 @@
+"""The report of `fcast-train`: every model beside every simple baseline, on screen and as files."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Any
+
+from rich.table import Table
+
+from training.checkpoint import write_atomically
+
+JSON, MARKDOWN = "report.json", "report.md"
+
+
+def _rows(report: dict[str, Any]) -> list[dict[str, Any]]:
+    """Models and baselines, best validation score first."""
+    rows = [{**row, "model": True} for row in report["models"]] + [
+        {**row, "model": False} for row in report["baselines"]
+    ]
+    return sorted(rows, key=lambda row: float(row["validation"]["wql"]["mean"]))
+
+
+def _header(report: dict[str, Any]) -> list[str]:
+    per_channel = report["channels"] if len(report["channels"]) > 1 else []
+    return ["forecaster", "validation", "test", *per_channel, "vs baseline", "WAPE", "cover 0.9"]
+
+
+def _cells(report: dict[str, Any], row: dict[str, Any]) -> list[str]:
+    bar = next(b for b in report["baselines"] if b["name"] == report["best_baseline"])["test"]["wql"]["mean"]
+    test = row["test"]
+    channels = report["channels"] if len(report["channels"]) > 1 else []
+    level = min(range(len(test["levels"])), key=lambda q: abs(test["levels"][q] - 0.9))
+    cover = sum(test["coverage"][c][level] for c in report["channels"]) / len(report["channels"])
+    best = row["name"] == report["best_model"]
+    versus = "-" if row["name"] == report["best_baseline"] else f"{test['wql']['mean'] / bar - 1:+.1%}" if bar else "-"
+    return [
+        f"{row['name']} *" if best else row["name"],
+        f"{row['validation']['wql']['mean']:.4f}",
+        f"{test['wql']['mean']:.4f}",
+        *(f"{test['wql']['channels'][c]:.4f}" for c in channels),
+        versus,
+        f"{test['wape']['mean']:.4f}",
+        f"{cover:.3f}",
+    ]
+
+
+def legend(report: dict[str, Any]) -> str:
+    """What the table's columns mean, and which model to ship."""
+    best = next(m for m in report["models"] if m["name"] == report["best_model"])
+    bar = next(b for b in report["baselines"] if b["name"] == report["best_baseline"])
+    ours, theirs = best["test"]["wql"]["mean"], bar["test"]["wql"]["mean"]
+    if ours < theirs:
+        verdict = f"{best['name']} beats the best baseline, {bar['name']}, on test."
+    else:
+        verdict = f"{best['name']} LOSES to the best baseline, {bar['name']}, on test; do not ship it."
+    return (
+        "wQL, lower is better; validation chooses (*), test is only reported. "
+        f"'vs baseline' compares test with {bar['name']}. {verdict}"
+    )
+
+
+def print_table(report: dict[str, Any]) -> Table:
+    """The comparison as a rich table."""
+    table = Table(title=f"{', '.join(report['trace']['sources'])} as {report['kind']} series", title_justify="left")
+    for index, name in enumerate(_header(report)):
+        table.add_column(name, justify="left" if index == 0 else "right", overflow="fold")
+    for row in _rows(report):
+        style = "bold green" if row["name"] == report["best_model"] else "" if row["model"] else "dim"
+        table.add_row(*_cells(report, row), style=style)
+    return table
+
+
+def save_report(report: dict[str, Any], out: Path) -> None:
+    """Write `report.json` and `report.md` into the folder of the runs."""
+    lines = [
+        f"# {', '.join(report['trace']['sources'])} as {report['kind']} series",
+        "",
+        f"{report['trace']['rows']} rows, {report['trace']['steps']} steps; windows: {report['split']['train']} train, "
+        f"{report['split']['validation']} validation, {report['split']['test']} test (split by time).",
+        "",
+        *_markdown(_header(report), [_cells(report, row) for row in _rows(report)]),
+        "",
+        legend(report),
+        "",
+        "Tuned settings of the baselines: "
+        + "; ".join(f"{b['name']} {json.dumps(b['settings'])}" for b in report["baselines"])
+        + ".",
+    ]
+    write_atomically(out / JSON, (json.dumps(report, indent=1, allow_nan=False) + "\n").encode())
+    write_atomically(out / MARKDOWN, ("\n".join(lines) + "\n").encode())
+
+
+def _markdown(header: Sequence[str], rows: Sequence[Sequence[str]]) -> list[str]:
+    lines = ["| " + " | ".join(header) + " |", "|---" + "|---:" * (len(header) - 1) + "|"]
+    return lines + ["| " + " | ".join(row) + " |" for row in rows]

@@ -1,0 +1,302 @@
+"""From a trace to trained checkpoints and one report: what `fcast-train` and the Python API call."""
+
+from __future__ import annotations
+
+import os
+import platform
+import time
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+from importlib.metadata import version
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import torch
+
+from training.backtest import rolling_forecasts, thin
+from training.baselines import run_baselines
+from training.checkpoint import (
+    LAST,
+    META,
+    WEIGHTS,
+    Checkpoint,
+    check_same_config,
+    load_checkpoint,
+    load_weights,
+    read_meta,
+    save_checkpoint,
+)
+from training.config import DataConfig, RunConfig
+from training.device import resolve_device
+from training.errors import ConfigError
+from training.fit import OnBatch, OnEpoch, fit, stopped_early
+from training.forecaster import Forecaster
+from training.metrics import scores
+from training.scaling import CYCLES_S
+from training.series import UNITS, Series, build_series
+from training.trace import Trace
+from training.windows import Split, WindowSource, split_windows
+
+KEPT_WINDOWS = 512
+_LIBRARIES = ("fcast", "torch", "numpy", "lightning-fabric", "safetensors")
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Data:
+    """A trace made ready for training; shared by every model of one command.
+
+    Attributes:
+        trace: the trace.
+        series: its series.
+        split: origins of train, validation and test; the latter two thinned to at most 20,000 each.
+        config: the settings that gave them.
+    """
+
+    trace: Trace
+    series: Series
+    split: Split
+    config: DataConfig
+
+
+def prepare(trace: Trace, config: DataConfig) -> Data:
+    """Build the series and split it.
+
+    Raises:
+        TraceError: the trace is too short.
+    """
+    series = build_series(trace, kind=config.series, bin_s=config.bin_s, gap_s=config.gap_s)
+    split = split_windows(
+        series, context=config.context, horizon=config.horizon, parts=config.split, stride=config.stride
+    )
+    split = Split(
+        train=split.train,
+        validation=thin(split.validation),
+        test=thin(split.test),
+        train_end=split.train_end,
+        validation_end=split.validation_end,
+    )
+    return Data(trace=trace, series=series, split=split, config=config)
+
+
+def score_baselines(data: Data) -> list[dict[str, Any]]:
+    """Score every simple baseline: one row of the report each, with its tuned settings."""
+    targets = {
+        part: np.stack([data.series.values[origins + h] for h in range(data.config.horizon)], axis=1)
+        for part, origins in (("validation", data.split.validation), ("test", data.split.test))
+    }
+    found = run_baselines(
+        data.series,
+        context=data.config.context,
+        horizon=data.config.horizon,
+        levels=data.config.levels,
+        validation=data.split.validation,
+        test=data.split.test,
+    )
+    return [
+        {
+            "name": baseline.name,
+            "settings": baseline.settings,
+            "validation": scores(baseline.validation, targets["validation"], data.config.levels, data.series.channels),
+            "test": scores(baseline.test, targets["test"], data.config.levels, data.series.channels),
+        }
+        for baseline in found
+    ]
+
+
+def claim_folder(folder: Path, *, resume: bool, overwrite: bool) -> None:
+    """Make the run folder, and refuse to touch an earlier run unless told what to do with it.
+
+    Raises:
+        ConfigError: a run is there and neither `resume` nor `overwrite` is given.
+    """
+    folder.mkdir(parents=True, exist_ok=True)
+    earlier = [folder / name for name in (META, LAST, WEIGHTS) if (folder / name).exists()]
+    if earlier and not (resume or overwrite):
+        raise ConfigError(
+            f"{folder}: expected no earlier run, got {earlier[0].name}; give --resume to go on with it, "
+            "--overwrite to replace it, or another --out"
+        )
+    if overwrite and not resume:
+        for path in earlier:
+            path.unlink()
+
+
+def train_model(
+    data: Data,
+    config: RunConfig,
+    folder: Path,
+    *,
+    resume: bool = False,
+    on_batch: OnBatch = lambda windows, loss: None,
+    on_epoch: OnEpoch = lambda line: None,
+) -> Checkpoint:
+    """Train one model into its run folder and score it.
+
+    Args:
+        data: from `prepare`.
+        config: of this model; its data part is the one of `data`.
+        folder: run folder, claimed.
+        resume: go on from what the folder holds; a finished run is returned as it is.
+        on_batch: see `training.fit`.
+        on_epoch: see `training.fit`.
+
+    Raises:
+        ConfigError: the model can't be built as asked.
+        CheckpointError: what the folder holds is another run.
+    """
+    if resume and (folder / META).exists():
+        check_same_config(folder / META, RunConfig.from_dict(read_meta(folder)["config"]), config)
+        return load_checkpoint(folder)
+    started = time.perf_counter()
+    device = resolve_device(config.fit.device)
+    torch.manual_seed(config.fit.seed)
+    calendar = _calendar(config.model.calendar, data)
+    model = Forecaster(
+        model=config.model.model,
+        params=config.model.params,
+        channels=len(data.series.channels),
+        context=data.config.context,
+        horizon=data.config.horizon,
+        levels=data.config.levels,
+        log=config.model.log,
+        center=config.model.center,
+        calendar=calendar,
+    )
+    model.scaling.fit(data.series, data.split, context=data.config.context)
+    model.to(device)
+    source = WindowSource(data.series, context=data.config.context, horizon=data.config.horizon, device=device)
+    progress = fit(
+        model, source, data.split, config=config, folder=folder, resume=resume, on_batch=on_batch, on_epoch=on_epoch
+    )
+    load_weights(folder / WEIGHTS, model)
+    meta = {
+        **_facts(data),
+        "model": {
+            "name": config.model.model,
+            "params": config.model.params,
+            "log": config.model.log,
+            "center": config.model.center,
+            "calendar": list(calendar),
+        },
+        "config": config.to_dict(),
+        "training": {
+            "device": str(device),
+            "seconds": round(time.perf_counter() - started, 3),
+            "epochs_trained": progress.epoch,
+            "best_epoch": progress.best_epoch,
+            "early_stopped": stopped_early(progress, patience=config.fit.patience),
+            "final_loss": progress.history[-1]["train_loss"],
+            "best_validation_wql": progress.best_wql,
+        },
+        "scores": {
+            part: scores(*rolling_forecasts(model, source, origins), data.config.levels, data.series.channels)
+            for part, origins in (("validation", data.split.validation), ("test", data.split.test))
+        },
+        "libraries": {"python": platform.python_version()} | {name: version(name) for name in _LIBRARIES},
+    }
+    save_checkpoint(folder, meta, _kept_windows(data, source))
+    return load_checkpoint(folder)
+
+
+def _calendar(choice: str, data: Data) -> tuple[str, ...]:
+    series = data.series
+    epoch_load = series.clock == "epoch" and series.kind == "load"
+    if choice == "none" or (choice == "auto" and not epoch_load):
+        return ()
+    if choice == "auto":
+        span_s = series.time_s[data.split.train_end - 1] - series.time_s[0]
+        return tuple(name for name, cycle_s in CYCLES_S.items() if span_s >= 2 * cycle_s)
+    if series.clock != "epoch":
+        raise ConfigError(
+            f"calendar: expected a trace with wall-clock times, got relative ones; use calendar=none, not {choice}"
+        )
+    return tuple(choice.split("+"))
+
+
+def _facts(data: Data) -> dict[str, Any]:
+    series, config = data.series, data.config
+    prior = np.quantile(series.values[: data.split.train_end], config.levels, axis=0).T
+    return {
+        "kind": series.kind,
+        "channels": list(series.channels),
+        "units": [UNITS[name] for name in series.channels],
+        "clock": series.clock,
+        "bin_s": series.bin_s,
+        "step_s": series.bin_s,
+        "gap_s": series.gap_s,
+        "context": config.context,
+        "horizon": config.horizon,
+        "levels": list(config.levels),
+        "prior": prior.tolist(),
+        "trace": {
+            "fingerprint": data.trace.fingerprint(),
+            "sources": list(data.trace.sources),
+            "notes": list(data.trace.notes),
+            "rows": len(data.trace),
+            "steps": len(series),
+            "segments": len(np.unique(series.segment)),
+            "first_s": float(data.trace.time_s[0]),
+            "last_s": float(data.trace.time_s[-1]),
+            "clock": data.trace.clock,
+        },
+        "split": {
+            "train": len(data.split.train),
+            "validation": len(data.split.validation),
+            "test": len(data.split.test),
+            "validation_from_s": float(series.time_s[data.split.train_end]),
+            "test_from_s": float(series.time_s[data.split.validation_end]),
+        },
+    }
+
+
+def _kept_windows(data: Data, source: WindowSource) -> dict[str, np.ndarray]:
+    origins = thin(np.concatenate((data.split.validation, data.split.test)), KEPT_WINDOWS)
+    context, time_s, target = source.gather(torch.from_numpy(origins).to(source.device))
+    return {"context": context.cpu().numpy(), "time_s": time_s.cpu().numpy(), "target": target.cpu().numpy()}
+
+
+OnModel = Callable[[str], tuple[OnBatch, OnEpoch]]
+"""Called when a model's training begins; gives the two callbacks of `fit`."""
+
+
+def train_models(
+    data: Data, runs: Sequence[RunConfig], out: Path, *, resume: bool, overwrite: bool, on_model: OnModel
+) -> dict[str, Any]:
+    """Train several models on the same data into `out/<model>` and compare them with the baselines.
+
+    Returns:
+        The report, as JSON values; see `training.report`.
+    """
+    for run in runs:
+        claim_folder(out / run.model.model, resume=resume, overwrite=overwrite)
+    baselines = score_baselines(data)
+    models = []
+    for run in runs:
+        folder = out / run.model.model
+        on_batch, on_epoch = on_model(run.model.model)
+        checkpoint = train_model(data, run, folder, resume=resume, on_batch=on_batch, on_epoch=on_epoch)
+        meta = checkpoint.meta
+        models.append(
+            {
+                "name": run.model.model,
+                "folder": os.fspath(folder),
+                "parameters": sum(p.numel() for p in checkpoint.model.parameters()),
+                "training": meta["training"],
+                **meta["scores"],
+            }
+        )
+    return {
+        "trace": meta["trace"],
+        "split": meta["split"],
+        "kind": meta["kind"],
+        "channels": meta["channels"],
+        "models": models,
+        "baselines": baselines,
+        "best_model": min(models, key=_validation)["name"],
+        "best_baseline": min(baselines, key=_validation)["name"],
+    }
+
+
+def _validation(row: dict[str, Any]) -> float:
+    return float(row["validation"]["wql"]["mean"])
