@@ -1,9 +1,8 @@
 """Simple forecasters that every model must stand beside, as carefully tuned as the models.
 
-Every setting is tuned on validation, per channel, by the score that is
-reported (wQL), and a point forecast becomes quantiles through its own validation residuals, per channel and
-step of the horizon. The scores of a baseline on *validation* are therefore in-sample and flatter it a
-little; test is clean.
+Every setting is tuned on validation, per channel, by the score that is reported (wQL), and a point forecast becomes
+quantiles through its own validation residuals, per channel and step of the horizon. The scores of a baseline on
+*validation* are therefore in-sample and flatter it a little; test is clean.
 
 Letters: T steps, n origins, H horizon, C channels, Q levels, G settings of a grid, W steps of history.
 A forecast at origin i reads only steps before i, and only those of i's segment.
@@ -98,9 +97,7 @@ def run_baselines(
         ConfigError: there are no origins, or an origin lacks context or horizon in its segment.
     """
     past = _past(series, context=context, horizon=horizon, levels=levels, origins=(validation, test))
-    forecasts = [
-        _point_baseline(family, past, series.channels, validation, test) for family in _families(series, past)
-    ]
+    forecasts = [_point_baseline(family, past, series.channels, validation, test) for family in _families(series, past)]
     if _season_problem(series, past, (validation, test)) is None:
         day = round(DAY_S / float(series.bin_s or DAY_S))
         season = _Family(
@@ -136,9 +133,7 @@ def _past(
 ) -> _Past:
     for name, part in zip(("validation", "test"), origins, strict=True):
         if len(part) == 0:
-            raise ConfigError(
-                f"baselines: expected {name} origins, got none; use a longer trace or a shorter horizon"
-            )
+            raise ConfigError(f"baselines: expected {name} origins, got none; use a longer trace or a shorter horizon")
         first, last = part - max(context, 1), part + horizon - 1
         inside = (first >= 0) & (last < len(series.segment))
         bad = np.flatnonzero(~inside | (series.segment[first * inside] != series.segment[last * inside]))
@@ -194,8 +189,7 @@ def _point_baseline(
         if len(family.grid) > 1:
             target = _targets(past, tune, c)
             losses = [
-                Residuals.fit(point, target, levels=past.levels).loss
-                for point in family.points(tune, c, family.grid)
+                Residuals.fit(point, target, levels=past.levels).loss for point in family.points(tune, c, family.grid)
             ]
             best = family.grid[int(np.argmin(losses))]
             settings |= {f"{key}[{channel}]": value for key, value in best.items()}
@@ -238,9 +232,7 @@ def _means(past: _Past, origins: np.ndarray, channel: int, grid: list[dict[str, 
     return result
 
 
-def _seasonal(
-    past: _Past, origins: np.ndarray, channel: int, grid: list[dict[str, float | int]]
-) -> np.ndarray:
+def _seasonal(past: _Past, origins: np.ndarray, channel: int, grid: list[dict[str, float | int]]) -> np.ndarray:
     """The value one season earlier (two where the horizon is longer than a season): (1, n, H)."""
     day = int(grid[0]["steps"])
     step = np.arange(past.horizon)
@@ -260,9 +252,7 @@ def _season_problem(series: Series, past: _Past, origins: tuple[np.ndarray, np.n
     return None
 
 
-def _smoothed(
-    past: _Past, origins: np.ndarray, channel: int, grid: list[dict[str, float | int]]
-) -> np.ndarray:
+def _smoothed(past: _Past, origins: np.ndarray, channel: int, grid: list[dict[str, float | int]]) -> np.ndarray:
     """Exponential smoothing, simple or with Holt's damped trend: (G, n, H).
 
     The state after W values is linear in them, so all settings of a grid are one matrix product per chunk
@@ -338,9 +328,7 @@ def _recent_quantiles(
         for part, origins in zip(parts, (validation, test), strict=True):
             part.append(_last_quantiles(past, origins, c, steps).astype(np.float32))
     stacked = [np.repeat(np.stack(part, axis=1)[:, None], past.horizon, axis=1) for part in parts]
-    return BaselineForecast(
-        name="recent_quantiles", settings=settings, validation=stacked[0], test=stacked[1]
-    )
+    return BaselineForecast(name="recent_quantiles", settings=settings, validation=stacked[0], test=stacked[1])
 
 
 def _last_quantiles(past: _Past, origins: np.ndarray, channel: int, steps: int) -> np.ndarray:

@@ -67,9 +67,7 @@ def coverage(forecast: np.ndarray, target: np.ndarray, levels: Sequence[float] |
         ConfigError: the shapes do not fit together.
     """
     _check(forecast, target, levels)
-    return np.stack(
-        [(target <= forecast[..., q]).mean(axis=(0, 1)) for q in range(forecast.shape[-1])], axis=-1
-    )
+    return np.stack([(target <= forecast[..., q]).mean(axis=(0, 1)) for q in range(forecast.shape[-1])], axis=-1)
 
 
 def wape(forecast: np.ndarray, target: np.ndarray, levels: Sequence[float] | np.ndarray) -> np.ndarray:
@@ -180,9 +178,7 @@ def scores(
     """
     _check(forecast, target, levels)
     if len(channels) != target.shape[2]:
-        raise ConfigError(
-            f"scores: expected {target.shape[2]} channel names, got {len(channels)}; name each one"
-        )
+        raise ConfigError(f"scores: expected {target.shape[2]} channel names, got {len(channels)}; name each one")
     steps = wql_steps(forecast, target, levels)
     covered = coverage(forecast, target, levels)
     result: dict[str, Any] = {
@@ -211,9 +207,7 @@ def _mean_length(totals: np.ndarray) -> np.ndarray:
     return np.asarray(np.divide(totals[:, 1:], requests, out=empty, where=requests > 0.0))
 
 
-def _quantile_loss(
-    forecast: np.ndarray, target: np.ndarray, levels: Sequence[float] | np.ndarray
-) -> np.ndarray:
+def _quantile_loss(forecast: np.ndarray, target: np.ndarray, levels: Sequence[float] | np.ndarray) -> np.ndarray:
     """Twice the pinball loss, averaged over the levels: (n, H, C); one level at a time, to stay small."""
     total = np.zeros(target.shape, dtype=np.float64)
     for q, level in enumerate(levels):

@@ -46,9 +46,7 @@ class Residuals:
         return _apply(self.kind, self.offset, self.shifts, point).astype(np.float32)
 
 
-def _fit(
-    kind: str, offset: float, point: np.ndarray, target: np.ndarray, levels: Sequence[float]
-) -> Residuals:
+def _fit(kind: str, offset: float, point: np.ndarray, target: np.ndarray, levels: Sequence[float]) -> Residuals:
     error = target - point if kind == "additive" else np.log((target + offset) / (point + offset))
     shifts = _quantiles(error, np.asarray(levels, dtype=np.float64))
     loss = float(pinball(_apply(kind, offset, shifts, point), target, levels).mean())
@@ -65,8 +63,6 @@ def _quantiles(error: np.ndarray, levels: np.ndarray) -> np.ndarray:
 
 
 def _apply(kind: str, offset: float, shifts: np.ndarray, point: np.ndarray) -> np.ndarray:
-    if kind == "additive":
-        values = point[..., None] + shifts
-    else:
-        values = (point[..., None] + offset) * np.exp(shifts) - offset
+    moved = point[..., None] + offset
+    values = moved + shifts if kind == "additive" else moved * np.exp(shifts) - offset
     return np.sort(np.clip(values, 0.0, float(np.finfo(np.float32).max)), axis=-1)

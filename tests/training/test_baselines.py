@@ -43,9 +43,7 @@ def _traffic(steps: int = STEPS, channels: int = 2) -> np.ndarray:
 
 
 def _run(series: Series) -> dict[str, BaselineForecast]:
-    found = run_baselines(
-        series, context=CONTEXT, horizon=HORIZON, levels=LEVELS, validation=VALIDATION, test=TEST
-    )
+    found = run_baselines(series, context=CONTEXT, horizon=HORIZON, levels=LEVELS, validation=VALIDATION, test=TEST)
     return {baseline.name: baseline for baseline in found}
 
 
@@ -83,9 +81,7 @@ def test_baselines_scale_with_their_input(kind: str) -> None:
         if name == "kalman_log1p":  # log1p has a unit of its own, in the planner too
             continue
         assert large[name].settings == baseline.settings
-        np.testing.assert_allclose(
-            large[name].test, baseline.test * 1024.0, rtol=1e-4, atol=1e-2, err_msg=name
-        )
+        np.testing.assert_allclose(large[name].test, baseline.test * 1024.0, rtol=1e-4, atol=1e-2, err_msg=name)
 
 
 @pytest.mark.parametrize("kind", ["requests", "load"])
