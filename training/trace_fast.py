@@ -1,0 +1,128 @@
+"""The fast pass over a CSV trace: pyarrow on blocks of whole lines, into arrays that grow in place.
+
+It accepts only what is surely fine. On anything else it returns None and `trace_exact` decides, row by row.
+Blocks of one megabyte bound the memory to the final arrays plus a few blocks; pyarrow's own streaming reader
+was measured at twice that, and pandas does not check for ragged rows when it reads some columns only.
+"""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Callable, Iterator
+from typing import IO, TYPE_CHECKING, Any
+
+import numpy as np
+
+from training.trace_file import Source, Table, opened
+
+if TYPE_CHECKING:
+    import pyarrow as pa
+
+_BLOCK_BYTES = 1 << 20
+_DATE = re.compile(r"\s*\d{4}-\d\d-\d\d[ T]\d\d:\d\d:\d\d(\.\d{1,9})?(Z|[+-]\d\d(:?\d\d)?)?\s*")
+
+
+def read_fast(source: Source, on_bytes: Callable[[int], None] | None = None) -> Table | None:
+    """Read a CSV file's columns with pyarrow, or None when any row needs a closer look.
+
+    Values are neither null nor infinite; signs, order and size beyond int32 are the caller's to check.
+    """
+    import pyarrow as pa
+    import pyarrow.csv as pacsv
+
+    if source.layout.json_lines or len(set(source.indices)) < len(source.indices):
+        return None
+    date = _DATE.fullmatch(str(source.first_time))
+    time_type = pa.float64() if date is None else pa.timestamp("ns", "UTC" if date[2] else None)
+    tokens = pa.int32() if source.layout.requests is None else pa.float64()
+    names = [str(i) for i in range(len(source.names))]
+    types = dict(zip((names[i] for i in source.indices), [time_type] + [tokens] * 3, strict=False))
+    options = {
+        "read_options": pacsv.ReadOptions(use_threads=False, block_size=1 << 30, column_names=names),
+        "convert_options": pacsv.ConvertOptions(column_types=types, include_columns=list(types)),
+    }
+    columns = [_Grown(np.float64 if i == 0 or tokens == pa.float64() else np.int32) for i in range(len(types))]
+    with opened(source.path, on_bytes) as file:
+        for _ in range(source.header_lines):
+            file.readline()
+        for block in _blocks(file):
+            try:
+                batch = pacsv.read_csv(pa.BufferReader(block), **options)
+            except pa.ArrowInvalid:
+                return None
+            for i, column in enumerate(columns):
+                values = _values(batch.column(i))
+                if values is None:
+                    return None
+                column.extend(values)
+    arrays = [column.finish() for column in columns]
+    if not len(arrays[0]):
+        return None
+    named = dict(zip(source.layout.names, arrays, strict=True))
+    return Table(
+        time_s=_seconds(arrays[0], 1.0 if date else source.layout.units_per_s),
+        request_tokens=named.get(source.layout.request_tokens or ""),
+        response_tokens=named.get(source.layout.response_tokens or ""),
+        requests=named.get(source.layout.requests or ""),
+        wall_clock=date is not None,
+    )
+
+
+def _seconds(time: np.ndarray, units_per_s: float) -> np.ndarray:
+    if units_per_s != 1.0:
+        time /= units_per_s
+    return time
+
+
+def _blocks(file: IO[bytes]) -> Iterator[bytes]:
+    """Blocks of whole lines, without those that hold only line ends (pyarrow calls them empty files)."""
+    rest = b""
+    while block := file.read(_BLOCK_BYTES):
+        cut = block.rfind(b"\n") + 1
+        lines, rest = (rest + block[:cut], block[cut:]) if cut else (b"", rest + block)
+        if lines.strip():
+            yield lines
+    if rest.strip():
+        yield rest
+
+
+def _values(column: pa.ChunkedArray) -> np.ndarray | None:
+    """The column as numpy, times in seconds; None when a value is missing or infinite.
+
+    Straight from the buffers, because `to_numpy` imports pandas if it is installed: 50 MB and half a second.
+    """
+    import pyarrow as pa
+
+    if column.null_count:
+        return None
+    is_date = pa.types.is_timestamp(column.type)
+    dtype = np.dtype({pa.int32(): np.int32, pa.float64(): np.float64}.get(column.type, np.int64))
+    chunks = [
+        np.frombuffer(chunk.buffers()[1], dtype=dtype, count=len(chunk), offset=chunk.offset * dtype.itemsize)
+        for chunk in column.chunks
+    ]
+    values = chunks[0] if len(chunks) == 1 else np.concatenate(chunks)
+    if is_date:  # in two parts: nanoseconds since 1970 do not fit the 53 bits of a float64
+        return np.asarray(values // 10**9 + (values % 10**9) / 1e9)
+    return values if dtype != np.float64 or np.isfinite(values).all() else None
+
+
+class _Grown:
+    """An array that is extended in place: memory beyond the rows in use is reserved but never touched."""
+
+    def __init__(self, dtype: Any) -> None:
+        self._array, self._used = np.empty(1 << 16, dtype=dtype), 0
+
+    def extend(self, values: np.ndarray) -> None:
+        end = self._used + len(values)
+        if end > len(self._array):
+            larger = np.empty(max(end, 2 * len(self._array)), dtype=self._array.dtype)
+            larger[: self._used] = self._array[: self._used]
+            self._array = larger
+        self._array[self._used : end] = values
+        self._used = end
+
+    def finish(self) -> np.ndarray:
+        """The rows, in an array that owns no more memory than they need."""
+        self._array.resize(self._used, refcheck=False)
+        return self._array
