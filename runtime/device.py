@@ -1,0 +1,201 @@
+"""Every device-dependent line of the runtime: which device was asked for, which one really runs.
+
+ONNX Runtime falls back to the CPU by itself when CUDA cannot load, and says so only on the console. Here the
+providers are read back from the session: `cuda` means CUDA or a DeviceError, `auto` may end on the CPU and says so.
+
+The CUDA branch has not been run on a GPU; its decisions are tested with a stand-in for onnxruntime.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import re
+import sys
+import warnings
+from collections.abc import Iterator, Sequence
+from typing import TYPE_CHECKING, Any
+
+from .errors import ArtifactError, DeviceError, InputError, MissingDependencyError
+from .graph import refuse_external_data
+from .manifest import Manifest
+
+if TYPE_CHECKING:
+    import numpy as np
+    from numpy.typing import NDArray
+
+_CPU, _CUDA = "CPUExecutionProvider", "CUDAExecutionProvider"
+_QUIET = 3  # errors only
+
+
+class Session:
+    """A loaded graph on one device.
+
+    Attributes:
+        device: `cpu` or `cuda:N`, read back from ONNX Runtime.
+        providers: its execution providers, first choice first, read back too.
+    """
+
+    def __init__(self, session: Any, takes_time: bool) -> None:
+        self._run = session.run
+        self._takes_time = takes_time
+        self.providers: tuple[str, ...] = tuple(session.get_providers())
+        self.device = "cpu"
+        if self.providers[0] == _CUDA:
+            self.device = f"cuda:{session.get_provider_options()[_CUDA].get('device_id', '0')}"
+
+    def run(self, context: NDArray[np.float32], time_s: NDArray[np.float64] | None) -> NDArray[np.float32]:
+        """Run the graph: (B, L, C) float32 and, where it takes time, (B,) float64 to (B, H, C, Q) float32."""
+        feed: dict[str, Any] = {"context": context}
+        if self._takes_time:
+            feed["time_s"] = time_s
+        output: NDArray[np.float32] = self._run(["forecast"], feed)[0]
+        return output
+
+
+def open_session(model: bytes, manifest: Manifest, *, device: str, threads: int, where: str) -> Session:
+    """Load a graph on a device.
+
+    Args:
+        model: content of model.onnx.
+        manifest: what the graph must look like.
+        device: `auto`, `cpu`, `cuda` or `cuda:N`.
+        threads: threads inside one operator.
+        where: path of the file, for the error texts.
+
+    Raises:
+        InputError: `device` or `threads` is none.
+        MissingDependencyError: onnxruntime is not installed, or broken.
+        DeviceError: CUDA was asked for and cannot run here; the text says what is missing.
+        ArtifactError: the graph cannot be loaded, or differs from the manifest.
+    """
+    index = _parse_device(device)
+    if isinstance(threads, bool) or not isinstance(threads, int) or not 1 <= threads <= 1024:
+        raise InputError(f"threads: expected a whole number from 1 to 1024, got {threads!r}")
+    refuse_external_data(model, where=where)
+    ort = _import_onnxruntime()
+    compiled_in = _CUDA in ort.get_available_providers()
+    session: Any = None
+    if device != "cpu" and (compiled_in or device != "auto"):
+        if not compiled_in:
+            raise DeviceError(
+                f"device: expected an onnxruntime with CUDA for '{device}', got onnxruntime {ort.__version__} without "
+                "it; pip uninstall -y onnxruntime && pip install 'fcast[gpu]', or take device='cpu'"
+            )
+        session, reason = _create_cuda(ort, model, index, threads)
+        if session is None:
+            missing = (
+                f"{reason}; check the NVIDIA driver with nvidia-smi and the CUDA and cuDNN libraries with "
+                "pip install 'fcast[gpu]', or take device='cpu'"
+            )
+            if device != "auto":
+                raise DeviceError(f"device: expected '{device}' to run the model, got {missing}")
+            warnings.warn(
+                f"device: CUDA is built in but does not work, running on the CPU: {missing}",
+                RuntimeWarning,
+                stacklevel=4,
+            )
+    if session is None:
+        try:
+            session = _create(ort, model, [_CPU], threads)
+        except Exception as error:  # onnxruntime has a dozen exception classes under Exception alone
+            raise ArtifactError(
+                f"{where}: expected a graph that onnxruntime {ort.__version__} loads, got {_first_line(error)}; "
+                "upgrade onnxruntime or export with an older --opset"
+            ) from None
+    _check_graph(session, manifest, where)
+    return Session(session, manifest.takes_time)
+
+
+def _parse_device(device: str) -> int:
+    match = re.fullmatch(r"auto|cpu|cuda(?::(\d{1,3}))?", device) if isinstance(device, str) else None
+    if match is None:
+        raise InputError(f"device: expected 'auto', 'cpu', 'cuda' or 'cuda:N', got {device!r}")
+    return int(match.group(1) or 0)
+
+
+def _import_onnxruntime() -> Any:
+    try:
+        import onnxruntime
+    except ImportError as error:
+        raise MissingDependencyError(
+            f"onnxruntime: expected it installed, got {error}; pip install 'fcast[cpu]' (or 'fcast[gpu]')"
+        ) from None
+    if not hasattr(onnxruntime, "InferenceSession"):
+        raise MissingDependencyError(
+            "onnxruntime: expected a whole package, got an empty one, as it stays behind when onnxruntime and "
+            "onnxruntime-gpu were both installed; pip uninstall both, then pip install 'fcast[cpu]' (or 'fcast[gpu]')"
+        )
+    return onnxruntime
+
+
+def _create(ort: Any, model: bytes, providers: Sequence[Any], threads: int) -> Any:
+    options = ort.SessionOptions()
+    options.intra_op_num_threads = threads
+    options.inter_op_num_threads = 1
+    options.log_severity_level = _QUIET
+    # Bytes could also be in ONNX Runtime's own format, which the checks of graph.py do not read.
+    options.add_session_config_entry("session.load_model_format", "ONNX")
+    for scope in ("intra_op", "inter_op"):
+        options.add_session_config_entry(f"session.{scope}.allow_spinning", "0")
+    session = ort.InferenceSession(model, options, providers=list(providers), enable_fallback=0)
+    session.disable_fallback()  # nor may a failing call move to another device later
+    return session
+
+
+def _create_cuda(ort: Any, model: bytes, index: int, threads: int) -> tuple[Any, str]:
+    """A session whose first provider is CUDA, or None and the reason."""
+    settings = {
+        "device_id": str(index),
+        "use_tf32": "0",
+        "cudnn_conv_algo_search": "HEURISTIC",
+        "arena_extend_strategy": "kSameAsRequested",
+    }
+    try:
+        with _stdout_to_stderr():
+            if hasattr(ort, "preload_dlls"):
+                ort.preload_dlls()
+            session = _create(ort, model, [(_CUDA, settings), _CPU], threads)
+    except Exception as error:  # as above; also what preload_dlls lets through
+        return None, _first_line(error)
+    providers = session.get_providers()
+    if not providers or providers[0] != _CUDA:
+        return None, f"a session on {', '.join(providers) or 'no provider'}"
+    return session, ""
+
+
+@contextlib.contextmanager
+def _stdout_to_stderr() -> Iterator[None]:
+    # preload_dlls and older sessions print their troubles on stdout, where a pipe's results go.
+    with contextlib.redirect_stdout(sys.stderr):
+        yield
+
+
+def _first_line(error: Exception) -> str:
+    text = str(error).strip() or type(error).__name__
+    return text.splitlines()[0][:300]
+
+
+def _check_graph(session: Any, manifest: Manifest, where: str) -> None:
+    """Compare names, types and dimensions with the manifest; a dimension without a number is not compared."""
+    window = (manifest.context, len(manifest.channels))
+    wanted: dict[str, tuple[str, tuple[int, ...]]] = {"context": ("tensor(float)", window)}
+    if manifest.takes_time:
+        wanted["time_s"] = ("tensor(double)", ())
+    _check_ends(session.get_inputs(), wanted, "inputs", where)
+    _check_ends(session.get_outputs(), {"forecast": ("tensor(float)", manifest.forecast_shape)}, "outputs", where)
+
+
+def _check_ends(ends: Sequence[Any], wanted: dict[str, tuple[str, tuple[int, ...]]], what: str, where: str) -> None:
+    names = [end.name for end in ends]
+    if sorted(names) != sorted(wanted):
+        raise ArtifactError(f"{where}: expected the {what} {', '.join(wanted)}, got {', '.join(names)}; export again")
+    for end in ends:
+        kind, dims = wanted[end.name]
+        shape = list(end.shape)
+        fits = len(shape) == 1 + len(dims) and not isinstance(shape[0], int)
+        fits = fits and all(a == b for a, b in zip(shape[1:], dims, strict=True) if isinstance(a, int))
+        if end.type != kind or not fits:
+            raise ArtifactError(
+                f"{where}: expected '{end.name}' to be {kind} (batch{''.join(f', {d}' for d in dims)}), "
+                f"got {end.type} ({', '.join(map(str, shape))}); the graph is not the one of the manifest, export again"
+            )

@@ -1,0 +1,126 @@
+"""A forecast: quantiles of the coming steps, and the two questions that schedulers ask of it."""
+
+from __future__ import annotations
+
+import math
+from dataclasses import dataclass
+from numbers import Real
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+
+from .errors import InputError
+
+if TYPE_CHECKING:
+    from numpy.typing import NDArray
+
+
+@dataclass(frozen=True, slots=True)
+class NextRequest:
+    """When the next request comes and how big it is, each at the level asked for on its own."""
+
+    timestamp_s: float | None
+    """On the clock of the observed stream; None before anything was observed."""
+    request_tokens: float
+    response_tokens: float
+
+
+@dataclass(frozen=True, slots=True, kw_only=True, eq=False)
+class Forecast:
+    """Quantiles at `levels` for H coming steps of each channel. Nothing of it can be changed."""
+
+    values: NDArray[np.float32]
+    """(H, C, Q) raw units, non-negative, non-decreasing over Q; read-only."""
+    levels: tuple[float, ...]
+    channels: tuple[str, ...]
+    step_s: float | None
+    """Width of a forecast step; None when a step is a request."""
+    start_s: float | None
+    """`load`: where the first forecast step begins. `requests`: time of the last request. None before that."""
+    source: str
+    """`model`, or `fallback:empirical` / `fallback:prior` while the model cannot be asked."""
+
+    @property
+    def kind(self) -> str:
+        """`requests` or `load`."""
+        return "requests" if self.step_s is None else "load"
+
+    def at(self, level: float) -> NDArray[np.float32]:
+        """The quantile at one level.
+
+        Returns:
+            (H, C) float32, raw units, a read-only view.
+
+        Raises:
+            InputError: `level` is none of `levels`.
+        """
+        if isinstance(level, Real) and not isinstance(level, bool):
+            for i, known in enumerate(self.levels):
+                if abs(known - level) < 1e-9:
+                    view: NDArray[np.float32] = self.values[:, :, i]
+                    return view
+        raise InputError(f"level: expected one of {', '.join(map(str, self.levels))}, got {level!r}")
+
+    def next_request(self, level: float = 0.5) -> NextRequest:
+        """The next request, at a level that holds for its time and its sizes one by one, not jointly.
+
+        A level of 0.9 for a busy moment is late and large: take a low level for an early arrival.
+
+        Raises:
+            InputError: the series is `load`, or `level` is none of `levels`.
+        """
+        if self.kind != "requests":
+            raise InputError("next_request: expected a forecast of a 'requests' series, got 'load'; see demand()")
+        first = dict(zip(self.channels, self.at(level)[0].tolist(), strict=True))
+        wait_s = first["inter_arrival_s"]
+        return NextRequest(
+            timestamp_s=None if self.start_s is None else self.start_s + wait_s,
+            request_tokens=first["request_tokens"],
+            response_tokens=first["response_tokens"],
+        )
+
+    def demand(self, lead_time_s: float, *, level: float = 0.9) -> NDArray[np.float64]:
+        """The load that arrives before a replica started now is ready.
+
+        It is the sum of the per-step quantiles over the lead time, counted from `start_s`, the last step pro rata.
+        That is the quantile of the sum only when all steps move together. When they move apart, their highs and lows
+        partly cancel: the sum is then too high for high levels (on the safe side) and too low for low ones.
+
+        Args:
+            lead_time_s: seconds from the beginning of the first forecast step, at most H * step_s.
+            level: one of `levels`.
+
+        Returns:
+            (C,) float64, raw units per channel.
+
+        Raises:
+            InputError: the series is `requests`, the lead time is negative or beyond the horizon, or `level` is
+                none of `levels`.
+        """
+        if self.step_s is None:
+            raise InputError("demand: expected a forecast of a 'load' series, got 'requests'; see next_request()")
+        longest_s = len(self.values) * self.step_s
+        number = isinstance(lead_time_s, Real) and not isinstance(lead_time_s, bool)
+        if not number or not 0 <= lead_time_s <= longest_s:
+            raise InputError(
+                f"lead_time_s: expected 0 to {longest_s:g} ({len(self.values)} steps of {self.step_s:g} s), "
+                f"got {lead_time_s!r}; a longer lead time needs a model with a longer horizon"
+            )
+        steps = self.at(level).astype(np.float64)
+        whole = min(math.floor(lead_time_s / self.step_s), len(steps))
+        total: NDArray[np.float64] = steps[:whole].sum(axis=0)
+        if whole < len(steps):
+            total += steps[whole] * (lead_time_s / self.step_s - whole)
+        return total
+
+    def to_dict(self) -> dict[str, Any]:
+        """The forecast as plain lists, texts and numbers, ready for JSON."""
+        return {
+            "source": self.source,
+            "kind": self.kind,
+            "channels": list(self.channels),
+            "levels": list(self.levels),
+            "start_s": self.start_s,
+            "step_s": self.step_s,
+            "values": self.values.tolist(),
+        }

@@ -1,0 +1,209 @@
+"""The Predictor: an artifact on a device, asked with windows or fed with a stream."""
+
+from __future__ import annotations
+
+import os
+import threading
+import warnings
+from collections.abc import Mapping
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+
+from .artifact import MAX_GRAPH_BYTES, open_artifact
+from .device import Session, open_session
+from .errors import ArtifactError
+from .fallback import fallback
+from .forecast import Forecast
+from .inputs import window, window_times
+from .manifest import Manifest
+from .stream import open_stream
+
+if TYPE_CHECKING:
+    from numpy.typing import NDArray
+
+_GRAPH = "model.onnx"
+
+
+class Predictor:
+    """Forecasts from one artifact.
+
+    `predict` keeps nothing and may be called from any number of threads. `observe`, `observe_bin` and `forecast` work
+    on one stream, behind one lock that is never held while the model runs. No method reads a file or the network.
+
+    Args:
+        path: `artifacts/<name>`, where the newest version is taken, or `artifacts/<name>/<version>`.
+        version: take this version of `artifacts/<name>`.
+        device: `auto`, `cpu`, `cuda` or `cuda:N`. `auto` takes CUDA where it works and says with a RuntimeWarning
+            when it is built in and does not.
+        threads: threads inside one operator; 1 is best for models of this size.
+
+    Raises:
+        ArtifactError: the artifact is missing, damaged, altered or of a newer schema.
+        DeviceError: CUDA was asked for and cannot run here.
+        MissingDependencyError: onnxruntime is not installed.
+        InputError: an argument is none of the above.
+    """
+
+    def __init__(
+        self,
+        path: str | os.PathLike[str],
+        *,
+        version: int | None = None,
+        device: str = "auto",
+        threads: int = 1,
+    ) -> None:
+        artifact = open_artifact(path, version=version)
+        self._manifest: Manifest = artifact.manifest
+        self._where = str(artifact.folder / _GRAPH)
+        model = artifact.read(_GRAPH, max_bytes=MAX_GRAPH_BYTES)
+        self._session: Session = open_session(model, self._manifest, device=device, threads=threads, where=self._where)
+        self._lock = threading.Lock()
+        self._stream = open_stream(self._manifest)
+        self._standing: tuple[int, Forecast] | None = None
+        self._warned = False
+
+    def __repr__(self) -> str:
+        m = self._manifest
+        return f"Predictor({m.name!r}, version={m.version}, kind={m.kind!r}, device={self.device!r})"
+
+    @property
+    def manifest(self) -> Mapping[str, Any]:
+        """The artifact's manifest, read-only all the way down."""
+        return self._manifest.raw
+
+    @property
+    def device(self) -> str:
+        """`cpu` or `cuda:N`: what really runs, read back from the session."""
+        return self._session.device
+
+    @property
+    def providers(self) -> tuple[str, ...]:
+        """ONNX Runtime's execution providers of the session, first choice first."""
+        return self._session.providers
+
+    def predict(self, context: NDArray[np.float32], time_s: Any = None) -> NDArray[np.float32]:
+        """Forecast from a context; the stream plays no part.
+
+        Args:
+            context: (B, L, C) or (L, C) float32, raw units, oldest first, finite and non-negative.
+            time_s: time of the last step (for `load`: where its bin begins), a number or (B,) float64. For models
+                with a clock alone.
+
+        Returns:
+            (B, H, C, Q) or (H, C, Q) float32, raw units, non-decreasing over Q: what the model says, unchecked.
+
+        Raises:
+            InputError: shape, dtype or values differ from the above.
+        """
+        windows = window(context, self._manifest)
+        batch = len(windows) if context.ndim == 3 else None
+        forecast = self._run(windows, window_times(time_s, self._manifest, batch=batch))
+        return forecast if batch is not None else forecast[0]
+
+    def observe(
+        self, timestamp_s: float, request_tokens: float | None = None, response_tokens: float | None = None
+    ) -> None:
+        """Take in one request, in O(1) and constant memory.
+
+        Args:
+            timestamp_s: arrival in seconds, not before the last one's.
+            request_tokens: tokens of the prompt; may be left out for a `load` series of counts alone.
+            response_tokens: tokens of the answer; likewise.
+
+        Raises:
+            InputError: not such numbers, or the stream was fed with `observe_bin`. The stream is as before.
+        """
+        with self._lock:
+            self._stream.observe(timestamp_s, request_tokens, response_tokens)
+
+    def observe_bin(
+        self,
+        start_s: float,
+        requests: float,
+        request_tokens: float | None = None,
+        response_tokens: float | None = None,
+    ) -> None:
+        """Take in the counts of one whole bin of a `load` series.
+
+        Args:
+            start_s: where the bin begins, a multiple of the manifest's bin_s, after the last bin given. Bins left out
+                count 0, unless they make a gap longer than gap_s.
+            requests: requests in the bin.
+            request_tokens: tokens of their prompts together; may be left out for a series of counts alone.
+            response_tokens: tokens of their answers together; likewise.
+
+        Raises:
+            InputError: not such numbers, the series is `requests`, or the stream was fed with `observe`. The stream is
+                as before.
+        """
+        with self._lock:
+            self._stream.observe_bin(start_s, requests, request_tokens, response_tokens)
+
+    def forecast(self, now_s: float | None = None) -> Forecast:
+        """Forecast for the observed stream; without enough history, from a fallback that `source` names.
+
+        The forecast before is returned again when nothing it depends on has changed.
+
+        Args:
+            now_s: the time, on the clock of the observations. It finishes the bins of a `load` series that have ended
+                since the last request, and ends the history when the silence is longer than gap_s.
+
+        Raises:
+            InputError: `now_s` is no time, or before the last one the stream has seen.
+        """
+        with self._lock:
+            if now_s is not None:
+                self._stream.advance(now_s)
+            stream, revision = self._stream, self._stream.revision
+            if self._standing is not None and self._standing[0] == revision:
+                return self._standing[1]
+            steps, seen = stream.steps.last().copy(), stream.steps.seen
+            start_s, time_s = stream.start_s, stream.time_s
+
+        values = self._ask_model(steps, time_s) if seen >= self._manifest.context else None
+        source = "model"
+        if values is None:
+            values, source = fallback(steps, self._manifest, seen=seen)
+        values.flags.writeable = False
+        forecast = Forecast(
+            values=values,
+            levels=self._manifest.levels,
+            channels=self._manifest.channels,
+            step_s=self._manifest.step_s,
+            start_s=start_s,
+            source=source,
+        )
+        with self._lock:
+            if self._standing is None or self._standing[0] < revision:
+                self._standing = (revision, forecast)
+        return forecast
+
+    def _run(self, windows: NDArray[np.float32], times: NDArray[np.float64] | None) -> NDArray[np.float32]:
+        forecast = self._session.run(windows, times)
+        wanted = (len(windows), *self._manifest.forecast_shape)
+        if forecast.shape != wanted:
+            raise ArtifactError(f"{self._where}: expected a forecast of {wanted}, got {forecast.shape}; export again")
+        return forecast
+
+    def _ask_model(self, steps: NDArray[np.float32], time_s: float | None) -> NDArray[np.float32] | None:
+        """The model's forecast, or None when it fails or is no forecast: the hot loop goes on without it."""
+        times = np.array([time_s], dtype=np.float64) if self._manifest.takes_time else None
+        try:
+            values: NDArray[np.float32] = self._run(steps[np.newaxis], times)[0]
+        except Exception as error:  # onnxruntime's classes stand under Exception alone
+            self._warn(f"failed with {error}")
+            return None
+        if not np.isfinite(values).all():
+            self._warn("gave numbers that are not finite")
+            return None
+        return values
+
+    def _warn(self, what: str) -> None:
+        if not self._warned:
+            self._warned = True
+            warnings.warn(
+                f"{self._where}: the model {what}; forecasts come from the fallback while it does (said once)",
+                RuntimeWarning,
+                stacklevel=4,
+            )

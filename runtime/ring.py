@@ -1,0 +1,55 @@
+"""The last steps of a stream in constant memory, always readable as one contiguous piece."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING
+
+import numpy as np
+
+if TYPE_CHECKING:
+    from numpy.typing import NDArray
+
+
+class Ring:
+    """The last `length` rows of `width` float32 numbers.
+
+    Each row is written twice, `length` apart, so that wherever the ring stands, its rows lie side by side.
+
+    Attributes:
+        length: rows kept.
+        seen: rows added since the start or the last `clear`.
+    """
+
+    def __init__(self, length: int, width: int) -> None:
+        self.length = length
+        self.seen = 0
+        self._rows = np.zeros((2 * length, width), dtype=np.float32)
+        self._at = 0
+
+    def push(self, row: tuple[float, ...]) -> None:
+        """Add a row; O(1)."""
+        self._rows[self._at] = row
+        self._rows[self._at + self.length] = row
+        self._at = (self._at + 1) % self.length
+        self.seen += 1
+
+    def push_zeros(self, count: int) -> None:
+        """Add `count` rows of zeros; O(length) for any count."""
+        if count >= self.length:
+            self._rows[:] = 0
+        else:
+            for i in range(self._at, self._at + count):
+                self._rows[i % self.length] = 0
+                self._rows[i % self.length + self.length] = 0
+        self._at = (self._at + count) % self.length
+        self.seen += count
+
+    def clear(self) -> None:
+        """Forget all rows."""
+        self.seen = 0
+
+    def last(self) -> NDArray[np.float32]:
+        """A view of the last min(seen, length) rows, oldest first; the next push may overwrite it."""
+        end = self._at + self.length
+        view: NDArray[np.float32] = self._rows[end - min(self.seen, self.length) : end]
+        return view

@@ -1,0 +1,226 @@
+"""From single observations to the steps of a series, by the same rules as the series a model is trained on.
+
+Each stream checks everything before it changes anything, works in O(1) per call and constant memory, and keeps:
+
+    steps      the ring of finished steps since the last gap
+    start_s    what a forecast made now starts from, see `Forecast.start_s`
+    time_s     time of the last finished step: arrival of a request, or start of a bin
+    revision   counts what a forecast depends on, so that a standing one is known to be still good
+"""
+
+from __future__ import annotations
+
+import math
+from typing import Protocol
+
+from .errors import InputError
+from .inputs import number, seconds
+from .manifest import Manifest
+from .ring import Ring
+
+
+class Stream(Protocol):
+    """What the predictor asks of either stream."""
+
+    steps: Ring
+    revision: int
+
+    @property
+    def start_s(self) -> float | None:
+        """Where a forecast made now starts."""
+
+    @property
+    def time_s(self) -> float | None:
+        """Time of the last finished step."""
+
+    def observe(self, timestamp_s: float, request_tokens: float | None, response_tokens: float | None) -> None:
+        """Take in one request."""
+
+    def observe_bin(
+        self, start_s: float, requests: float, request_tokens: float | None, response_tokens: float | None
+    ) -> None:
+        """Take in the counts of one whole bin."""
+
+    def advance(self, now_s: float) -> None:
+        """Take in that time has passed."""
+
+
+def open_stream(manifest: Manifest) -> Stream:
+    """The empty stream of an artifact's kind."""
+    return RequestStream(manifest) if manifest.bin_s is None else LoadStream(manifest)
+
+
+class _Clock:
+    """The latest time a stream was told; time does not run backwards."""
+
+    def __init__(self) -> None:
+        self.latest_s = -math.inf
+
+    def check(self, name: str, value: float) -> float:
+        """A time not before the latest, as float64; the clock itself is not moved."""
+        now_s = seconds(name, value)
+        if now_s < self.latest_s:
+            raise InputError(
+                f"{name}: expected a time not before {self.latest_s!r}, which this stream has seen, got {now_s!r}; "
+                "give observations in the order of their time"
+            )
+        return now_s
+
+
+class RequestStream:
+    """A `requests` series: one step per request after the first, with the time since the one before."""
+
+    def __init__(self, manifest: Manifest) -> None:
+        self.steps = Ring(manifest.context, len(manifest.channels))
+        self.start_s: float | None = None
+        self.revision = 0
+        self._gap_s = manifest.gap_s
+        self._clock = _Clock()
+
+    @property
+    def time_s(self) -> float | None:
+        """Arrival of the last request."""
+        return self.start_s
+
+    def observe(self, timestamp_s: float, request_tokens: float | None, response_tokens: float | None) -> None:
+        """Add the step that this request ends; the first one, also after a gap, ends none."""
+        now_s = self._clock.check("timestamp_s", timestamp_s)
+        sizes = number("request_tokens", request_tokens), number("response_tokens", response_tokens)
+        self._break_after_gap(now_s)
+        if self.start_s is not None and now_s - self.start_s <= self._gap_s:
+            self.steps.push((now_s - self.start_s, *sizes))
+        self._clock.latest_s = self.start_s = now_s
+        self.revision += 1
+
+    def observe_bin(
+        self, start_s: float, requests: float, request_tokens: float | None, response_tokens: float | None
+    ) -> None:
+        """Refuse: a series of requests cannot be made from counts."""
+        raise InputError("observe_bin: expected single requests for a 'requests' series, got counts; use observe()")
+
+    def advance(self, now_s: float) -> None:
+        """Clear the history when the silence has become a gap."""
+        now_s = self._clock.check("now_s", now_s)
+        self._break_after_gap(now_s)
+        self._clock.latest_s = now_s
+
+    def _break_after_gap(self, now_s: float) -> None:
+        if self.start_s is not None and now_s - self.start_s > self._gap_s and self.steps.seen:
+            self.steps.clear()
+            self.revision += 1
+
+
+class LoadStream:
+    """A `load` series: one step per bin [k * bin_s, (k + 1) * bin_s), from requests or from ready counts.
+
+    From requests, a bin is finished when a later request or `advance` shows that its time has passed. The bin of the
+    first request, also after a gap, is never finished: its beginning was not watched. Ready counts are finished as they
+    come. One stream takes one of the two.
+    """
+
+    def __init__(self, manifest: Manifest) -> None:
+        assert manifest.bin_s is not None
+        self.steps = Ring(manifest.context, len(manifest.channels))
+        self.revision = 0
+        self._bin_s = manifest.bin_s
+        self._gap_s = manifest.gap_s
+        self._has_tokens = len(manifest.channels) > 1
+        self._clock = _Clock()
+        self._fed: str | None = None
+        self._next: int | None = None  # the bin after the last finished one: open, or awaited
+        self._watched = False  # from its beginning
+        self._totals = (0.0,) * len(manifest.channels)  # of the open bin
+        self._arrival_s = -math.inf  # of the last request
+
+    @property
+    def start_s(self) -> float | None:
+        """Where the bin after the last finished one begins."""
+        return None if self._next is None else self._next * self._bin_s
+
+    @property
+    def time_s(self) -> float | None:
+        """Where the last finished bin begins."""
+        return None if self._next is None else (self._next - 1) * self._bin_s
+
+    def observe(self, timestamp_s: float, request_tokens: float | None, response_tokens: float | None) -> None:
+        """Count a request in the bin of its time, after finishing the bins before."""
+        self._refuse_mixing("observe")
+        now_s = self._clock.check("timestamp_s", timestamp_s)
+        row = (1.0, *self._tokens(request_tokens, response_tokens))
+        index = math.floor(now_s / self._bin_s)
+        gap = now_s - self._arrival_s > self._gap_s
+        opens = gap or index != self._next
+        totals = row if opens else tuple(a + b for a, b in zip(self._totals, row, strict=True))
+        for name, total in zip(("requests", "request_tokens", "response_tokens"), totals, strict=False):
+            number(f"{name} of the bin", total)
+
+        self._fed = "observe"
+        self._close_until(index, gap=gap)
+        self._totals = totals
+        self._clock.latest_s = self._arrival_s = now_s
+
+    def observe_bin(
+        self, start_s: float, requests: float, request_tokens: float | None, response_tokens: float | None
+    ) -> None:
+        """Add a finished bin, with zeros for the bins left out before it unless they make a gap."""
+        self._refuse_mixing("observe_bin")
+        start_s = seconds("start_s", start_s)
+        index = round(start_s / self._bin_s)
+        if abs(start_s - index * self._bin_s) > 1e-6 * self._bin_s + 1e-15 * abs(start_s):
+            raise InputError(
+                f"start_s: expected the edge of a bin, a multiple of {self._bin_s:g}, got {start_s!r}; "
+                f"the nearest is {index * self._bin_s!r}"
+            )
+        if self._next is not None and index < self._next:
+            raise InputError(
+                f"start_s: expected a bin from {self.start_s!r} on, after the last one given, got {start_s!r}; "
+                "give each bin once, in the order of time"
+            )
+        row = (number("requests", requests), *self._tokens(request_tokens, response_tokens))
+
+        self._fed = "observe_bin"
+        if self._next is not None:
+            if (index - self._next) * self._bin_s > self._gap_s:
+                self.steps.clear()
+            else:
+                self.steps.push_zeros(index - self._next)
+        self.steps.push(row)
+        self._next = index + 1
+        self.revision += 1
+
+    def advance(self, now_s: float) -> None:
+        """Finish the bins that have ended; of ready counts only the feeder knows when they are."""
+        now_s = self._clock.check("now_s", now_s)
+        if self._fed == "observe":
+            self._close_until(math.floor(now_s / self._bin_s), gap=now_s - self._arrival_s > self._gap_s)
+        self._clock.latest_s = now_s
+
+    def _close_until(self, index: int, *, gap: bool) -> None:
+        """Make `index` the open bin."""
+        if gap or self._next is None:
+            if self.steps.seen or index != self._next:
+                self.revision += 1
+            self.steps.clear()
+            self._next, self._watched = index, False
+        elif index > self._next:
+            if self._watched:
+                self.steps.push(self._totals)
+            self.steps.push_zeros(index - self._next - 1)
+            self._next, self._watched = index, True
+            self.revision += 1
+        else:
+            return
+        self._totals = (0.0,) * len(self._totals)
+
+    def _tokens(self, request_tokens: float | None, response_tokens: float | None) -> tuple[float, ...]:
+        given = {"request_tokens": request_tokens, "response_tokens": response_tokens}
+        if self._has_tokens:
+            return tuple(number(name, value) for name, value in given.items())
+        for name, value in given.items():
+            if value is not None:
+                number(name, value)
+        return ()
+
+    def _refuse_mixing(self, call: str) -> None:
+        if self._fed not in (None, call):
+            raise InputError(f"{call}: expected {self._fed} again, which this stream was fed with; use one of the two")
