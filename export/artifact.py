@@ -1,0 +1,179 @@
+"""The one way from a checkpoint to an artifact: export, prove, publish."""
+
+from __future__ import annotations
+
+import io
+from collections.abc import Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from time import perf_counter
+from typing import Any
+
+import numpy as np
+import torch
+
+from export import parity
+from export.errors import ExportError
+from export.manifest import graph_metadata, json_bytes, manifest_bytes, manifest_facts
+from export.publish import check_name, publish, staging, write_file
+from export.to_onnx import EXPORTER, OPSETS, to_onnx
+from export.to_torchscript import load_torchscript, to_torchscript
+from export.triton import config_pbtxt
+from runtime import FcastError, Predictor
+from training.checkpoint import Checkpoint, load_checkpoint
+
+ONNX, TORCHSCRIPT = "model.onnx", "model.pt"
+GOLDEN, PARITY, MANIFEST = "golden.npz", "parity.json", "manifest.json"
+FORMATS = ("onnx", "torchscript")
+_GOLDEN_WINDOWS = 64
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Published:
+    """A published artifact.
+
+    Attributes:
+        path: `<out>/<name>/<version>`.
+        files: name -> size in bytes.
+        opset: ONNX operator set of model.onnx.
+        checks: the comparisons it passed.
+        seconds: from start to end.
+    """
+
+    path: Path
+    name: str
+    version: int
+    files: dict[str, int]
+    opset: int
+    checks: list[parity.Check]
+    seconds: float
+
+
+def export_checkpoint(
+    path: str | Path,
+    *,
+    formats: Sequence[str] = ("onnx",),
+    out: str | Path = "artifacts",
+    name: str | None = None,
+    opset: int = OPSETS[1],
+    atol: float = parity.ATOL,
+    rtol: float = parity.RTOL,
+) -> Published:
+    """Export a checkpoint, prove it on real windows and publish it.
+
+    Args:
+        path: the run folder that `fcast-train` wrote.
+        formats: "onnx" and "torchscript"; model.onnx is always there, since the runtime serves it, and
+            "torchscript" adds model.pt.
+        out: the repository of artifacts; made if missing.
+        name: the artifact's name; the architecture's if None.
+        opset: ONNX operator set, 17 to 20.
+        atol: absolute tolerance in units of each channel's mean.
+        rtol: relative tolerance.
+
+    Returns:
+        Where it is, and what was found.
+
+    Raises:
+        CheckpointError: the run folder is missing, damaged or unfinished.
+        ParityError: an exported form forecasts something else.
+        ExportError: the model cannot be exported, or the artifact cannot be published. Nothing is left behind.
+    """
+    started = perf_counter()
+    unknown = sorted(set(formats) - set(FORMATS))
+    if unknown:
+        raise ExportError(f"--format: expected {' or '.join(FORMATS)}, got {unknown[0]}; correct it")
+    checkpoint = load_checkpoint(path)
+    name = check_name(name or checkpoint.meta["model"]["name"])
+    inputs = _real_inputs(checkpoint)
+    facts = manifest_facts(checkpoint, name=name, inputs=list(inputs), opset=opset, exporter=EXPORTER)
+    within = parity.tolerance(inputs["context"], rtol=rtol, atol=atol)
+
+    # A batch of one would let an exporter take the batch for a constant.
+    example = {key: torch.from_numpy(np.resize(a, (2, *a.shape[1:]))) for key, a in inputs.items()}
+    files = {
+        ONNX: to_onnx(checkpoint.model, example, opset=opset, metadata=graph_metadata(facts)),
+        GOLDEN: _golden(checkpoint, inputs),
+    }
+    if "torchscript" in formats:
+        files[TORCHSCRIPT] = to_torchscript(checkpoint.model, example)
+
+    out = Path(out)
+    with staging(out) as stage:
+        staged = stage / "version"
+        for file, content in files.items():
+            write_file(staged / file, content)
+
+        def seal(folder: Path, version: int) -> None:
+            listed = sorted(child.name for child in folder.iterdir() if child.name != MANIFEST)
+            write_file(folder / MANIFEST, manifest_bytes(facts, version=version, folder=folder, files=listed))
+
+        seal(staged, 1)  # the gate loads what is staged as a host would
+        checks = prove(checkpoint, staged, inputs, within=within)
+        report = parity.parity_json(checks, within=within, channels=facts["channels"], windows=len(inputs["context"]))
+        write_file(staged / PARITY, json_bytes(report))
+        folder, version = publish(staged, out=out, name=name, config=config_pbtxt(facts), seal=seal)
+    sizes = {child.name: child.stat().st_size for child in sorted(folder.iterdir())}
+    return Published(
+        path=folder,
+        name=name,
+        version=version,
+        files=sizes,
+        opset=opset,
+        checks=checks,
+        seconds=perf_counter() - started,
+    )
+
+
+def prove(
+    checkpoint: Checkpoint, staged: Path, inputs: dict[str, np.ndarray], *, within: parity.Tolerance
+) -> list[parity.Check]:
+    """Compare every exported form in a folder with the trained model, each through what will serve it.
+
+    Args:
+        checkpoint: the trained model.
+        staged: a folder with a manifest and model.onnx, and perhaps model.pt.
+        inputs: real windows by input name.
+        within: the tolerance.
+
+    Raises:
+        ParityError: some forecast is out of tolerance.
+        ExportError: the runtime refuses the folder.
+    """
+    try:
+        predictor = Predictor(staged, device="cpu")
+        candidates = [parity.Candidate(format="onnx", provider=predictor.providers[0], forecast=predictor.predict)]
+        if (staged / TORCHSCRIPT).exists():
+            script = parity.torch_forecast(load_torchscript(staged / TORCHSCRIPT))
+            candidates.append(parity.Candidate(format="torchscript", provider="torch.jit cpu", forecast=script))
+        checks = parity.compare(
+            candidates,
+            parity.torch_forecast(checkpoint.model),
+            list(inputs.values()),
+            within=within,
+            channels=checkpoint.meta["channels"],
+            levels=checkpoint.meta["levels"],
+        )
+    except FcastError as error:
+        raise ExportError(f"runtime: {error}") from error
+    parity.require_parity(checks)
+    return checks
+
+
+def _real_inputs(checkpoint: Checkpoint) -> dict[str, np.ndarray]:
+    """The graph's inputs by name, in the order of forward's arguments, for the checkpoint's real windows."""
+    windows = checkpoint.windows
+    inputs: dict[str, Any] = {"context": np.ascontiguousarray(windows["context"], np.float32)}
+    if checkpoint.model.takes_time:
+        inputs["time_s"] = np.ascontiguousarray(windows["time_s"], np.float64)
+    return inputs
+
+
+def _golden(checkpoint: Checkpoint, inputs: dict[str, np.ndarray]) -> bytes:
+    available = len(inputs["context"])
+    picked = np.linspace(0, available - 1, min(_GOLDEN_WINDOWS, available)).round().astype(np.int64)
+    arrays = {key: array[picked] for key, array in inputs.items()}
+    forecast = parity.torch_forecast(checkpoint.model)(*arrays.values())
+    buffer = io.BytesIO()
+    np.savez(buffer, allow_pickle=False, **arrays, forecast=forecast)
+    return buffer.getvalue()

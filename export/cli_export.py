@@ -1,0 +1,120 @@
+"""`fcast-export`: a run folder becomes a proven artifact."""
+
+from __future__ import annotations
+
+import json
+from typing import TYPE_CHECKING, Any
+
+import click
+
+from training.cli import Command
+
+if TYPE_CHECKING:
+    from export.artifact import Published
+
+_EPILOG = """\b
+Examples:
+  fcast-export runs/gru
+  fcast-export runs/gru --format onnx --format torchscript --name chat-load
+  fcast-export runs/gru --out /srv/models --json
+
+\b
+Exit code: 0 published, 1 refused or failed (nothing is published), 2 wrong usage.
+"""
+
+
+@click.command(cls=Command, epilog=_EPILOG)
+@click.argument("checkpoint", type=click.Path())
+@click.option(
+    "--format",
+    "formats",
+    type=click.Choice(["onnx", "torchscript"]),
+    multiple=True,
+    default=("onnx",),
+    show_default=True,
+    help="What to write; may be repeated. model.onnx, which the runtime serves, is always written; "
+    "torchscript adds model.pt beside it.",
+)
+@click.option(
+    "--out",
+    type=click.Path(),
+    default="artifacts",
+    show_default=True,
+    help="Repository of artifacts; can be served by Triton as it is.",
+)
+@click.option("--name", help="Name of the artifact.  [default: the model's name]")
+@click.option("--opset", type=int, default=20, show_default=True, help="ONNX operator set, 17 to 20.")
+@click.option(
+    "--atol",
+    type=float,
+    default=1e-5,
+    show_default=True,
+    help="Absolute tolerance of the proof, in units of each channel's mean.",
+)
+@click.option("--rtol", type=float, default=1e-4, show_default=True, help="Relative tolerance of the proof.")
+@click.option("--json", "as_json", is_flag=True, help="Print the result as JSON.")
+def main(
+    checkpoint: str,
+    formats: tuple[str, ...],
+    out: str,
+    name: str | None,
+    opset: int,
+    atol: float,
+    rtol: float,
+    as_json: bool,
+) -> None:
+    """Export CHECKPOINT, a run folder of fcast-train, as an artifact.
+
+    The exported model is run beside the trained one on real windows of the trace, in batches of 1, 3, 17 and
+    256. Only when every number matches does it appear, whole, as OUT/NAME/VERSION with the next free version.
+    """
+    from export.artifact import export_checkpoint  # torch takes seconds to import; --help does not need it
+
+    published = export_checkpoint(checkpoint, formats=formats, out=out, name=name, opset=opset, atol=atol, rtol=rtol)
+    click.echo(json.dumps(_as_json(published)) if as_json else _as_text(published))
+
+
+def _parity(published: Published) -> dict[str, dict[str, Any]]:
+    """Per format: the largest differences and how many forecasts were compared."""
+    summary: dict[str, dict[str, Any]] = {}
+    for form in dict.fromkeys(check.format for check in published.checks):
+        checks = [check for check in published.checks if check.format == form]
+        largest = max(checks, key=lambda check: check.max_abs)
+        summary[form] = {
+            "max_rel": max(check.max_rel for check in checks),
+            "max_abs": largest.max_abs,
+            "max_abs_channel": largest.max_abs_channel,
+            "used": max(check.used for check in checks),
+            "forecasts": sum(check.batch for check in checks),
+        }
+    return summary
+
+
+def _as_json(published: Published) -> dict[str, object]:
+    return {
+        "path": str(published.path),
+        "name": published.name,
+        "version": published.version,
+        "files": published.files,
+        "opset": published.opset,
+        "parity": _parity(published),
+        "seconds": round(published.seconds, 3),
+    }
+
+
+def _as_text(published: Published) -> str:
+    lines = [f"Published {published.path}"]
+    for file, size in published.files.items():
+        lines.append(f"  {file:<14} {size / 1000:9.1f} kB")
+    for form, row in _parity(published).items():
+        lines.append(
+            f"  parity {form}: {row['forecasts']} real forecasts differ by at most {row['max_rel']:.1e} relative, "
+            f"{row['max_abs']:.1e} absolute ({row['max_abs_channel']}); {row['used']:.1%} of the tolerance"
+        )
+    lines += [
+        f"  opset {published.opset}, {published.seconds:.1f} s",
+        "Next:",
+        f"  fcast-verify {published.path}",
+        f"  python -c 'from runtime import Predictor; print(Predictor(\"{published.path.parent}\").device)'",
+    ]
+    return "\n".join(lines)

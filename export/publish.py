@@ -1,0 +1,205 @@
+"""Publishing: an artifact appears whole or not at all, under a version that is never used twice.
+
+Everything is written into `<out>/.staging-*`, on the destination's own file system, synced to disk and
+moved by one `rename`. Two publishers never wait for each other: the one whose rename finds the number taken
+takes the next. A shared lock on `<out>` is held while a staging folder is in use, so that leftovers of killed
+processes can be told from live ones: whoever gets the lock exclusively, at its start, knows that nobody is
+exporting, and sweeps.
+"""
+
+from __future__ import annotations
+
+import errno
+import fcntl
+import os
+import re
+import secrets
+import shutil
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager, suppress
+from pathlib import Path
+
+from export.errors import ExportError
+
+CONFIG = "config.pbtxt"
+_HIGHEST = ".highest_version"
+_STAGING = ".staging-"
+_NAME = re.compile(r"[A-Za-z0-9][A-Za-z0-9_.-]{0,99}")
+_TAKEN = (errno.EEXIST, errno.ENOTEMPTY)
+
+
+def check_name(name: str) -> str:
+    """Return a name that is safe as a folder of a model repository.
+
+    Raises:
+        ExportError: it has other characters than letters, digits, `_`, `.` and `-`, or a wrong first one.
+    """
+    if not _NAME.fullmatch(name):
+        raise ExportError(
+            f"--name: expected letters, digits, '_', '.' and '-', a letter or digit first, got '{name}'; "
+            "choose such a name"
+        )
+    return name
+
+
+@contextmanager
+def staging(out: Path) -> Iterator[Path]:
+    """A private folder inside `out`, removed at the end whatever happens.
+
+    Raises:
+        ExportError: `out` cannot be written.
+    """
+    with _writing(out):
+        out.mkdir(parents=True, exist_ok=True)
+        lock = os.open(out, os.O_RDONLY | os.O_DIRECTORY)
+    try:
+        _sweep(out, lock)
+        stage = out / f"{_STAGING}{os.getpid()}-{secrets.token_hex(4)}"
+        with _writing(out):
+            stage.mkdir()
+        try:
+            yield stage
+        finally:
+            shutil.rmtree(stage, ignore_errors=True)
+    finally:
+        os.close(lock)
+
+
+def write_file(path: Path, content: bytes) -> None:
+    """Write a file and sync it to the disk, making its folder.
+
+    Raises:
+        ExportError: the disk is full, or the folder cannot be written.
+    """
+    with _writing(path.parent):
+        path.parent.mkdir(parents=True, exist_ok=True)
+        with open(path, "wb") as file:
+            file.write(content)
+            file.flush()
+            os.fsync(file.fileno())
+
+
+def publish(staged: Path, *, out: Path, name: str, config: str, seal: Callable[[Path, int], None]) -> tuple[Path, int]:
+    """Move a staged version into the repository.
+
+    Args:
+        staged: the folder of the version's files, inside a `staging` of `out`.
+        out: the repository.
+        name: the artifact's name.
+        config: text of config.pbtxt, the contract that all versions of a name share.
+        seal: called with the folder and the version it is about to take; writes what contains the number.
+
+    Returns:
+        The published folder and its version.
+
+    Raises:
+        ExportError: the name holds something else or another contract, or the disk is full or not writable.
+    """
+    target = out / name
+    while True:
+        fresh = not (target.is_dir() and any(target.iterdir()))
+        if not fresh:
+            _check_contract(target, config)
+        version = 1 if fresh else _highest_version(target) + 1
+        seal(staged, version)
+        try:
+            with _writing(out):
+                if fresh:
+                    _move_with_config(staged, target, config)
+                else:
+                    _sync(staged)
+                    os.rename(staged, target / str(version))
+                    _sync(target)
+                    _record_highest(target, version)
+        except OSError as error:
+            if error.errno not in _TAKEN:
+                raise
+            continue
+        return target / str(version), version
+
+
+def _move_with_config(staged: Path, target: Path, config: str) -> None:
+    """The first version of a name: the folder and its config.pbtxt appear together."""
+    whole = staged.with_name("whole")
+    write_file(whole / CONFIG, config.encode())
+    write_file(whole / _HIGHEST, b"1\n")
+    os.rename(staged, whole / "1")
+    try:
+        _sync(whole / "1")
+        _sync(whole)
+        os.rename(whole, target)
+    except OSError:
+        os.rename(whole / "1", staged)
+        raise
+    _sync(target.parent)
+
+
+def _check_contract(target: Path, config: str) -> None:
+    try:
+        existing = (target / CONFIG).read_text(encoding="utf-8", errors="replace")
+    except OSError as error:
+        raise ExportError(
+            f"{target}: expected an artifact with a {CONFIG}, got {error.strerror}; choose another --name"
+        ) from error
+    if existing != config:
+        old, new = _first_difference(existing, config)
+        raise ExportError(
+            f"{target}: expected the contract of its other versions, '{old}', got '{new}'; choose another --name"
+        )
+
+
+def _first_difference(existing: str, config: str) -> tuple[str, str]:
+    old, new = existing.splitlines(), config.splitlines()
+    pairs = zip([*old, *[""] * len(new)], [*new, *[""] * len(old)], strict=False)
+    return next(((a.strip(), b.strip()) for a, b in pairs if a != b), ("", ""))
+
+
+def _highest_version(target: Path) -> int:
+    """The highest version ever published: a deleted one is not handed out again."""
+    found = [int(child.name) for child in target.iterdir() if child.name.isascii() and child.name.isdigit()]
+    with suppress(OSError, ValueError):
+        found.append(int((target / _HIGHEST).read_text(encoding="ascii")))
+    return max(found, default=0)
+
+
+def _record_highest(target: Path, version: int) -> None:
+    # The version itself is published already; a full disk must not turn that into a failure.
+    fresh = target / f"{_HIGHEST}-{secrets.token_hex(4)}"
+    try:
+        write_file(fresh, f"{max(version, _highest_version(target))}\n".encode())
+        os.replace(fresh, target / _HIGHEST)
+    except (OSError, ExportError):
+        fresh.unlink(missing_ok=True)
+
+
+def _sync(folder: Path) -> None:
+    descriptor = os.open(folder, os.O_RDONLY | os.O_DIRECTORY)
+    try:
+        os.fsync(descriptor)
+    finally:
+        os.close(descriptor)
+
+
+def _sweep(out: Path, lock: int) -> None:
+    try:
+        fcntl.flock(lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
+    except OSError:  # somebody is exporting, or the file system has no locks: sweep another time
+        pass
+    else:
+        for leftover in out.glob(f"{_STAGING}*"):
+            shutil.rmtree(leftover, ignore_errors=True)
+    with suppress(OSError):
+        fcntl.flock(lock, fcntl.LOCK_SH)
+
+
+@contextmanager
+def _writing(where: Path) -> Iterator[None]:
+    try:
+        yield
+    except OSError as error:
+        if error.errno in _TAKEN and where.is_dir():
+            raise
+        raise ExportError(
+            f"{where}: expected a writable folder with free space, got {error.strerror or error}; "
+            "free some space, correct its permissions or choose another --out"
+        ) from error

@@ -1,0 +1,50 @@
+"""A model as a TorchScript file, for hosts that already run libtorch."""
+
+from __future__ import annotations
+
+import io
+from collections.abc import Mapping
+from pathlib import Path
+
+import torch
+from torch import nn
+
+from export.errors import ExportError
+from export.tracing import known_warnings_silenced, tracing
+
+EXPORTER = "torch.jit.trace"
+
+
+def to_torchscript(model: nn.Module, example: Mapping[str, torch.Tensor]) -> bytes:
+    """Trace a model in eval mode.
+
+    Args:
+        model: forward(context[, time_s]) -> (B, H, C, Q) float32.
+        example: input name -> tensor with a batch of at least 2, in the order of forward's arguments.
+
+    Returns:
+        The file's bytes; for the CPU, since a trace fixes the device of a recurrent layer's first state.
+
+    Raises:
+        ExportError: the model cannot be traced.
+    """
+    buffer = io.BytesIO()
+    try:
+        with tracing():
+            # Tracing's own check compares one batch with itself; parity does better.
+            traced = torch.jit.trace(model, tuple(example.values()), check_trace=False)
+            torch.jit.save(traced, buffer)
+    except (RuntimeError, TypeError) as error:
+        reason = str(error).strip().splitlines()[0]
+        raise ExportError(
+            f"TorchScript export: expected a model that can be traced, got: {reason}; "
+            "return one tensor from forward and keep Python side effects out of it"
+        ) from error
+    return buffer.getvalue()
+
+
+def load_torchscript(path: Path) -> nn.Module:
+    """Load what `to_torchscript` gave, on the CPU."""
+    with known_warnings_silenced():
+        module: nn.Module = torch.jit.load(str(path), map_location="cpu")
+    return module
