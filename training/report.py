@@ -65,7 +65,7 @@ def print_table(report: dict[str, Any]) -> Table:
     """The comparison as a rich table."""
     table = Table(title=f"{', '.join(report['trace']['sources'])} as {report['kind']} series", title_justify="left")
     for index, name in enumerate(_header(report)):
-        table.add_column(name, justify="left" if index == 0 else "right", overflow="fold")
+        table.add_column(name.replace("_", "\n", 1), justify="right" if index else "left", no_wrap=True)
     for row in _rows(report):
         style = "bold green" if row["name"] == report["best_model"] else "" if row["model"] else "dim"
         table.add_row(*_cells(report, row), style=style)
