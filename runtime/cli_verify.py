@@ -1,0 +1,57 @@
+"""`fcast-verify`: is this artifact whole, and does it forecast here what it forecast where it was made?"""
+
+from __future__ import annotations
+
+import json
+import sys
+
+import click
+
+from .cli import Command
+from .verify import RTOL, Verification, verify
+
+
+@click.command(cls=Command)
+@click.argument("artifact", type=click.Path())
+@click.option("--device", default="auto", show_default=True, help="auto, cpu, cuda or cuda:N.")
+@click.option("--rtol", type=click.FloatRange(min=0), default=RTOL, show_default=True, help="Relative tolerance.")
+@click.option(
+    "--atol",
+    type=click.FloatRange(min=0),
+    help="Absolute tolerance in raw units.  [default: 1e-5 of each channel's largest expected value]",
+)
+@click.option("--json", "as_json", is_flag=True, help="Print the result as JSON.")
+def main(artifact: str, device: str, rtol: float, atol: float | None, as_json: bool) -> None:
+    """Check an ARTIFACT: artifacts/NAME (its newest version) or artifacts/NAME/VERSION.
+
+    Every file is hashed against the manifest. Then the golden windows, real ones kept inside the artifact, run again on
+    the device, all in one batch and one by one, and are compared with the forecasts that left the exporter.
+
+    Exit code 0: the artifact is good here. 1: it is damaged, or forecasts something else; stderr says where.
+
+    \b
+    Examples:
+      fcast-verify artifacts/gru
+      fcast-verify artifacts/gru/3 --device cuda --json
+    """
+    result = verify(artifact, device=device, rtol=rtol, atol=atol)
+    click.echo(json.dumps(result.to_dict(), indent=2) if as_json else "\n".join(_table(result)))
+    for problem in result.problems:
+        click.echo(f"Error: {problem}", err=True)
+    if result.problems:
+        sys.exit(1)
+
+
+def _table(result: Verification) -> list[str]:
+    lines = [f"{result.name} version {result.version} in {result.artifact}", ""]
+    lines += [f"{'file':<24}{'bytes':>12}  sha256"]
+    for file in result.files:
+        lines.append(f"{file.name:<24}{file.bytes:>12}  {'DIFFERS' if file.problem else 'ok'}")
+    if result.device is None:
+        return [*lines, "", "The golden windows were not run: the artifact is damaged."]
+    lines += ["", f"{result.windows} golden windows on {result.device} ({', '.join(result.providers)})"]
+    lines += [f"{'channel':<20}{'batch':>6}{'max abs':>12}{'max rel':>12}{'of allowed':>12}"]
+    for row in result.forecasts:
+        numbers = f"{row.max_abs:>12.3g}{row.max_rel:>12.3g}{row.of_tolerance:>12.3g}"
+        lines.append(f"{row.channel:<20}{row.batch:>6}{numbers}  {'DIFFERS' if row.problem else 'ok'}")
+    return lines
