@@ -5,7 +5,8 @@ of the load, each comes in bursts, lengths have heavy tails, and the sum follows
 
 1. `CLIENTS` clients share the rate with Pareto weights, none more than `MAX_SHARE`.
 2. A client is on for lognormal and off for Pareto times; only while on does it send.
-3. While on it is a Poisson process whose rate follows the client's own day curve and is lower at the week-end.
+3. While on it starts trains of requests as a Poisson process whose rate follows the client's own day curve and
+   is lower at the week-end; a train has a geometric number of requests, a second or so apart (agents, retries).
 4. Request lengths are lognormal around the client's own median, with a Pareto tail; log response lengths
    correlate with log request lengths; `FAILED` of the requests fail (response tokens 0).
 
@@ -102,10 +103,17 @@ def _arrivals(rng: np.random.Generator, span_s: float, expected: float) -> np.nd
         day = 0.5 + 0.5 * np.cos(2 * np.pi * (time_s / _DAY_S - peak_h / 24))
         return (1 - depth + depth * day) * np.where((time_s // _DAY_S) % 7 >= 5, WEEKEND, 1.0)
 
-    # Thinning; the mean over the time spent on makes the client's expected count independent of where its bursts fell.
+    # Thinning. Dividing by the mean over the time spent on makes the expected count independent of where the
+    # bursts fell.
     mean = relative_rate(wall((np.arange(2048) + 0.5) / 2048 * ends[-1])).mean()
-    candidates = wall(rng.uniform(0, ends[-1], rng.poisson(expected / mean)))
-    return candidates[rng.uniform(size=len(candidates)) < relative_rate(candidates)]
+    mean_train = 1 + rng.exponential(2.0)
+    candidates = wall(rng.uniform(0, ends[-1], rng.poisson(expected / mean / mean_train)))
+    first = candidates[rng.uniform(size=len(candidates)) < relative_rate(candidates)]
+    sizes = rng.geometric(1 / mean_train, len(first))
+    spent = np.cumsum(rng.exponential(rng.lognormal(np.log(0.5), 1.0), int(sizes.sum())))
+    head = np.cumsum(sizes) - sizes
+    time_s = np.repeat(first, sizes) + spent - np.repeat(spent[head], sizes)
+    return np.asarray(time_s[time_s < span_s])
 
 
 def _on_periods(rng: np.random.Generator, span_s: float) -> tuple[np.ndarray, np.ndarray]:
@@ -126,8 +134,10 @@ def _on_periods(rng: np.random.Generator, span_s: float) -> tuple[np.ndarray, np
 
 def _lengths(rng: np.random.Generator, count: int) -> tuple[np.ndarray, np.ndarray]:
     """Request and response tokens (count,) int32 of one client's requests."""
-    median_request, median_response = rng.lognormal(np.log(700.0), 0.8), rng.lognormal(np.log(180.0), 0.7)
-    correlation = rng.uniform(0.1, 0.6)
+    size = rng.standard_normal()  # of this client's requests, beside other clients'
+    median_request = 700.0 * np.exp(0.8 * size)
+    median_response = 180.0 * np.exp(0.3 * size + 0.6 * rng.standard_normal())
+    correlation = rng.uniform(0.15, 0.7)
     shared, own = rng.standard_normal(count), rng.standard_normal(count)
     request = median_request * np.exp(0.8 * shared)
     long = rng.uniform(size=count) < 0.02

@@ -40,7 +40,7 @@ def write_trace(
         format: one of `WRITE_FORMATS`.
         model: content of BurstGPT's Model column.
         force: replace an existing file.
-        on_rows: called with the number of rows written so far.
+        on_rows: called with the number of rows written since the last call.
     Raises:
         ConfigError: unknown format.
         TraceError: the trace does not fit the format, the file exists, or it cannot be written.
@@ -53,13 +53,13 @@ def write_trace(
     if format == "azure" and trace.clock != "epoch":
         raise TraceError(f"{path}: expected wall-clock times for format 'azure', got relative ones; write 'burstgpt'")
     header, columns = _LAYOUTS[format]
-    with _published(Path(path), force=force) as file:
+    with published(Path(path), force=force) as file:
         file.write((header(trace) + "\n").encode())
         for start in range(0, len(trace), _BATCH):
             rows = slice(start, min(start + _BATCH, len(trace)))
             _write_batch(file, columns(trace, rows, model))
             if on_rows:
-                on_rows(rows.stop)
+                on_rows(rows.stop - rows.start)
 
 
 def to_counts(trace: Trace, bin_s: float) -> Trace:
@@ -89,7 +89,7 @@ def to_counts(trace: Trace, bin_s: float) -> Trace:
     first = int(index[0])
     bins = int(index[-1]) - first + 1
     keep = np.ones(bins, dtype=bool)
-    for row in np.flatnonzero(np.diff(trace.time_s) > GAP_S):
+    for row in np.flatnonzero(np.diff(trace.time_s) - (trace.bin_s or 0.0) > GAP_S):
         keep[int(index[row]) - first + 1 : int(index[row + 1]) - first] = False
 
     def total(weights: np.ndarray | None) -> np.ndarray:
@@ -170,7 +170,7 @@ def _plain(column: np.ndarray) -> np.ndarray:
 
 
 @contextmanager
-def _published(path: Path, *, force: bool) -> Iterator[IO[bytes]]:
+def published(path: Path, *, force: bool) -> Iterator[IO[bytes]]:
     """A file that appears under its name only when the block ends well."""
     check_writable(path, force=force)
     aside = path.with_name(f".{path.name}.{os.getpid()}.tmp")
