@@ -1,0 +1,77 @@
+"""Artifacts of these tests: tiny ones, committed, made by make_artifacts.py."""
+
+from __future__ import annotations
+
+import hashlib
+import json
+import shutil
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from runtime import Predictor
+from runtime.manifest import self_sha256
+
+ARTIFACTS = Path(__file__).parent / "artifacts"
+
+
+@pytest.fixture
+def artifacts() -> Path:
+    return ARTIFACTS
+
+
+@pytest.fixture
+def requests() -> Predictor:
+    """L=16, H=4, three channels, no clock."""
+    return Predictor(ARTIFACTS / "requests", device="cpu")
+
+
+@pytest.fixture
+def load() -> Predictor:
+    """L=12, H=3, bins of 60 s, three channels, with time_s."""
+    return Predictor(ARTIFACTS / "load", device="cpu")
+
+
+@pytest.fixture
+def counts() -> Predictor:
+    """L=4, H=2, bins of 10 s, forecast steps of 60 s, the channel `requests` alone."""
+    return Predictor(ARTIFACTS / "counts", device="cpu")
+
+
+@pytest.fixture
+def copied(tmp_path: Path) -> Callable[[str], Path]:
+    """Copies one version's folder of an artifact, to be damaged."""
+
+    def copy(name: str) -> Path:
+        return Path(shutil.copytree(ARTIFACTS / name / "1", tmp_path / name / "1"))
+
+    return copy
+
+
+@pytest.fixture
+def edited(copied: Callable[[str], Path]) -> Callable[..., Path]:
+    """Copies an artifact and changes keys of its manifest; a value of `...` removes the key. The seal is right."""
+
+    def edit(name: str, /, **changes: Any) -> Path:
+        folder = copied(name)
+        manifest = json.loads((folder / "manifest.json").read_text())
+        manifest |= changes
+        seal(folder, {key: value for key, value in manifest.items() if value is not ...})
+        return folder
+
+    return edit
+
+
+def seal(folder: Path, manifest: dict[str, Any]) -> None:
+    manifest["self_sha256"] = self_sha256(manifest)
+    (folder / "manifest.json").write_text(json.dumps(manifest))
+
+
+def replace_file(folder: Path, name: str, data: bytes) -> None:
+    """Put other content in an artifact, as if it had been exported so."""
+    (folder / name).write_bytes(data)
+    manifest = json.loads((folder / "manifest.json").read_text())
+    manifest["files"][name] = {"sha256": hashlib.sha256(data).hexdigest(), "bytes": len(data)}
+    seal(folder, manifest)
