@@ -21,6 +21,7 @@ from export.to_torchscript import load_torchscript, to_torchscript
 from export.triton import config_pbtxt
 from runtime import FcastError, Predictor
 from training.checkpoint import Checkpoint, load_checkpoint
+from training.errors import ConfigError
 
 ONNX, TORCHSCRIPT = "model.onnx", "model.pt"
 GOLDEN, PARITY, MANIFEST = "golden.npz", "parity.json", "manifest.json"
@@ -76,13 +77,14 @@ def export_checkpoint(
 
     Raises:
         CheckpointError: the run folder is missing, damaged or unfinished.
+        ConfigError: a format, name, opset or tolerance is not possible.
         ParityError: an exported form forecasts something else.
         ExportError: the model cannot be exported, or the artifact cannot be published. Nothing is left behind.
     """
     started = perf_counter()
     unknown = sorted(set(formats) - set(FORMATS))
     if unknown:
-        raise ExportError(f"--format: expected {' or '.join(FORMATS)}, got {unknown[0]}; correct it")
+        raise ConfigError(f"--format: expected {' or '.join(FORMATS)}, got {unknown[0]}; correct it")
     checkpoint = load_checkpoint(path)
     name = check_name(name or checkpoint.meta["model"]["name"])
     inputs = _real_inputs(checkpoint)

@@ -14,7 +14,8 @@ import numpy as np
 import torch
 from torch import nn
 
-from export.errors import ExportError, ParityError
+from export.errors import ParityError
+from training.errors import ConfigError
 
 BATCHES = (1, 3, 17, 256)
 RTOL = 1e-4
@@ -95,11 +96,11 @@ def tolerance(context: np.ndarray, *, rtol: float = RTOL, atol: float = ATOL) ->
     """The tolerance for real windows (n, L, C).
 
     Raises:
-        ExportError: `rtol` or `atol` is negative or not finite.
+        ConfigError: `rtol` or `atol` is negative or not finite.
     """
     for name, value in (("--rtol", rtol), ("--atol", atol)):
         if not (math.isfinite(value) and value >= 0):
-            raise ExportError(f"{name}: expected a finite number of at least 0, got {value}; correct it")
+            raise ConfigError(f"{name}: expected a finite number of at least 0, got {value}; correct it")
     return Tolerance(rtol=rtol, atol=atol, scale=channel_scale(context))
 
 
@@ -169,7 +170,8 @@ def _check(
         difference = np.where(finite, np.abs(got.astype(np.float64) - expected), np.inf)
         used = np.where(difference == 0, 0.0, np.where(finite, difference / limit, np.inf))
         relative = difference / np.maximum(np.abs(expected), np.array(within.scale)[:, None])
-    at = _argmax(used)
+    # Where no tolerance is left, by the difference itself.
+    at = _argmax(used if np.isfinite(used).all() else difference)
     row, step, channel, level = at
     return Check(
         format=candidate.format,
@@ -205,7 +207,7 @@ def require_parity(checks: Sequence[Check]) -> None:
     failed = [check for check in checks if not check.passed]
     if not failed:
         return
-    check = max(failed, key=lambda c: c.used)
+    check = max(failed, key=lambda c: (c.used, c.max_rel))
     w = check.worst
     everywhere = ", ".join(f"{c.format} at batch {c.batch}" for c in failed)
     raise ParityError(

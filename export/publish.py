@@ -20,6 +20,7 @@ from contextlib import contextmanager, suppress
 from pathlib import Path
 
 from export.errors import ExportError
+from training.errors import ConfigError
 
 CONFIG = "config.pbtxt"
 _HIGHEST = ".highest_version"
@@ -32,10 +33,10 @@ def check_name(name: str) -> str:
     """Return a name that is safe as a folder of a model repository.
 
     Raises:
-        ExportError: it has other characters than letters, digits, `_`, `.` and `-`, or a wrong first one.
+        ConfigError: it has other characters than letters, digits, `_`, `.` and `-`, or a wrong first one.
     """
     if not _NAME.fullmatch(name):
-        raise ExportError(
+        raise ConfigError(
             f"--name: expected letters, digits, '_', '.' and '-', a letter or digit first, got '{name}'; "
             "choose such a name"
         )

@@ -6,8 +6,8 @@ Axes: B batch, L context, C channels, H horizon, Q levels.
 from __future__ import annotations
 
 import io
-from collections.abc import Mapping, Sequence
-from contextlib import redirect_stdout
+from collections.abc import Iterator, Mapping, Sequence
+from contextlib import contextmanager
 from typing import TYPE_CHECKING, Any
 
 import torch
@@ -15,6 +15,7 @@ from torch import nn
 
 from export.errors import ExportError
 from export.tracing import tracing
+from training.errors import ConfigError
 
 if TYPE_CHECKING:
     import onnx
@@ -44,10 +45,11 @@ def to_onnx(
         The file's bytes.
 
     Raises:
-        ExportError: an opset out of range, an operator without export, or a graph without a dynamic batch.
+        ConfigError: the opset is out of range.
+        ExportError: an operator without export, or a graph without a dynamic batch.
     """
     if not OPSETS[0] <= opset <= OPSETS[1]:
-        raise ExportError(f"--opset: expected {OPSETS[0]} to {OPSETS[1]}, got {opset}; leave it out for {OPSETS[1]}")
+        raise ConfigError(f"--opset: expected {OPSETS[0]} to {OPSETS[1]}, got {opset}; leave it out for {OPSETS[1]}")
     try:
         import onnx
         import onnxslim
@@ -73,7 +75,7 @@ def _export_graph(model: nn.Module, example: Mapping[str, torch.Tensor], *, opse
     buffer = io.BytesIO()
     names = list(example)
     try:
-        with tracing(), redirect_stdout(io.StringIO()):  # on an error the exporter prints its whole graph
+        with tracing(), _graph_dump_off():
             torch.onnx.export(
                 model,
                 tuple(example.values()),
@@ -91,6 +93,20 @@ def _export_graph(model: nn.Module, example: Mapping[str, torch.Tensor], *, opse
             "write that part of the model with other operators"
         ) from error
     return buffer.getvalue()
+
+
+@contextmanager
+def _graph_dump_off() -> Iterator[None]:
+    """On an error the exporter prints its whole graph on stdout, from C++, and turns its own log switch on."""
+    log = getattr(torch._C, "_jit_onnx_log", None)
+    if log is None:
+        yield
+        return
+    torch._C._jit_onnx_log = lambda *parts: None
+    try:
+        yield
+    finally:
+        torch._C._jit_onnx_log = log
 
 
 def _check_signature(values: Sequence[onnx.ValueInfoProto], expected: Mapping[str, tuple[int, ...]]) -> None:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import copy
 import io
 from collections.abc import Mapping
 from pathlib import Path
@@ -28,11 +29,12 @@ def to_torchscript(model: nn.Module, example: Mapping[str, torch.Tensor]) -> byt
     Raises:
         ExportError: the model cannot be traced.
     """
+    frozen = copy.deepcopy(model).requires_grad_(False)  # the file keeps that flag, and hosts only forecast
     buffer = io.BytesIO()
     try:
         with tracing():
             # Tracing's own check compares one batch with itself; parity does better.
-            traced = torch.jit.trace(model, tuple(example.values()), check_trace=False)
+            traced = torch.jit.trace(frozen, tuple(example.values()), check_trace=False)
             torch.jit.save(traced, buffer)
     except (RuntimeError, TypeError) as error:
         reason = str(error).strip().splitlines()[0]

@@ -1,0 +1,176 @@
+"""From a trained checkpoint to an artifact, with nothing replaced."""
+
+from __future__ import annotations
+
+import hashlib
+import json
+from pathlib import Path
+
+import numpy as np
+import onnx
+import pytest
+import torch
+from onnx import numpy_helper
+
+from export import artifact
+from export.artifact import export_checkpoint, prove
+from export.errors import ExportError, ParityError
+from export.manifest import manifest_bytes
+from export.parity import tolerance
+from export.to_torchscript import load_torchscript
+from runtime import Predictor
+from runtime.artifact import open_artifact
+from tests.export.conftest import train
+from training.checkpoint import load_checkpoint
+from training.errors import CheckpointError
+
+RUNS = pytest.mark.parametrize("run", ["requests_run", "load_run"], indirect=True, ids=["plain", "time_s"])
+
+
+@RUNS
+@pytest.mark.parametrize("formats", [("onnx",), ("torchscript",), ("onnx", "torchscript")], ids="+".join)
+def test_an_artifact_serves_what_the_checkpoint_forecasts(run: Path, formats: tuple[str, ...], tmp_path: Path) -> None:
+    published = export_checkpoint(run, formats=formats, out=tmp_path, name="chat")
+    assert published.path == tmp_path / "chat/1"
+
+    checkpoint = load_checkpoint(run)
+    names = ["context", "time_s"] if checkpoint.model.takes_time else ["context"]
+    inputs = [checkpoint.windows[name][:5] for name in names]
+    with torch.no_grad():
+        expected = checkpoint.model(*map(torch.from_numpy, inputs)).numpy()
+    served = [Predictor(tmp_path / "chat").predict(*inputs)]
+    if "torchscript" in formats:
+        script = load_torchscript(published.path / "model.pt")
+        served.append(script(*map(torch.from_numpy, inputs)).numpy())
+    for got in served:
+        np.testing.assert_allclose(got, expected, rtol=1e-4, atol=1e-4)
+
+    files = {"model.onnx", "parity.json", "golden.npz", *(["model.pt"] if "torchscript" in formats else [])}
+    assert set(published.files) == files | {"manifest.json"}
+    assert {check.format for check in published.checks} == {"onnx", *formats}
+
+
+@RUNS
+def test_the_manifest_is_complete_sealed_and_accepted_by_the_runtime(run: Path, tmp_path: Path) -> None:
+    published = export_checkpoint(run, out=tmp_path)
+    found = open_artifact(published.path)
+    for file in found.manifest.files:
+        found.check(file)
+    raw = json.loads((published.path / "manifest.json").read_bytes())
+    checkpoint = load_checkpoint(run)
+    assert raw["self_sha256"] == hashlib.sha256(canonical(raw)).hexdigest()
+    assert set(raw["files"]) == {"model.onnx", "parity.json", "golden.npz"}
+    assert (raw["schema"], raw["version"], raw["precision"], raw["opset"], raw["exporter"]) == (
+        1,
+        1,
+        "fp32",
+        20,
+        "legacy",
+    )
+    assert raw["checkpoint_sha256"] == checkpoint.sha256
+    for key in ("kind", "channels", "units", "clock", "bin_s", "step_s", "gap_s", "levels", "prior", "trace", "scores"):
+        assert raw[key] == checkpoint.meta[key]
+    assert raw["name"] == raw["architecture"] == checkpoint.meta["model"]["name"]
+    assert {"torch", "onnx", "numpy", "python"} <= set(raw["libraries"])
+
+
+def canonical(raw: dict[str, object]) -> bytes:
+    body = {key: value for key, value in raw.items() if key != "self_sha256"}
+    return json.dumps(body, sort_keys=True, separators=(",", ":"), ensure_ascii=True, allow_nan=False).encode()
+
+
+def test_nothing_in_an_artifact_depends_on_where_it_was_made(load_run: Path, tmp_path: Path) -> None:
+    published = export_checkpoint(load_run, formats=("onnx", "torchscript"), out=tmp_path)
+    for file in published.path.iterdir():
+        assert str(tmp_path).encode() not in file.read_bytes()
+    assert str(load_run).encode() not in (published.path / "manifest.json").read_bytes()
+
+
+@RUNS
+def test_golden_windows_are_real_and_hold_the_trained_models_forecasts(run: Path, tmp_path: Path) -> None:
+    published = export_checkpoint(run, out=tmp_path)
+    golden = np.load(published.path / "golden.npz", allow_pickle=False)
+    checkpoint = load_checkpoint(run)
+    assert set(golden) == {"context", "forecast", *(["time_s"] if checkpoint.model.takes_time else [])}
+    assert len(golden["context"]) == min(64, len(checkpoint.windows["context"]))
+    assert {name: golden[name].dtype for name in golden} == {
+        name: np.float64 if name == "time_s" else np.float32 for name in golden
+    }
+    kept = {window.tobytes() for window in checkpoint.windows["context"]}
+    assert all(window.tobytes() in kept for window in golden["context"])
+    inputs = [torch.from_numpy(golden[name]) for name in ("context", "time_s") if name in golden]
+    with torch.no_grad():
+        np.testing.assert_array_equal(checkpoint.model(*inputs).numpy(), golden["forecast"])
+
+
+def with_one_weight_changed(graph: bytes) -> bytes:
+    model = onnx.load_from_string(graph)
+    weight = max(model.graph.initializer, key=lambda tensor: int(np.prod(tensor.dims)))
+    values = numpy_helper.to_array(weight).copy()
+    values.flat[0] += 0.5
+    weight.CopyFrom(numpy_helper.from_array(values, weight.name))
+    return model.SerializeToString()
+
+
+def test_one_wrong_weight_fails_parity_through_the_runtime(requests_run: Path, tmp_path: Path) -> None:
+    staged = export_checkpoint(requests_run, out=tmp_path).path
+    (staged / "model.onnx").write_bytes(with_one_weight_changed((staged / "model.onnx").read_bytes()))
+    raw = json.loads((staged / "manifest.json").read_bytes())
+    facts = {key: value for key, value in raw.items() if key not in ("version", "files", "self_sha256")}
+    sealed = manifest_bytes(facts, version=1, folder=staged, files=sorted(raw["files"]))
+    (staged / "manifest.json").write_bytes(sealed)
+    checkpoint = load_checkpoint(requests_run)
+    inputs = {"context": checkpoint.windows["context"]}
+    with pytest.raises(ParityError, match=r"from onnx \(CPUExecutionProvider\) at batch \d+, window \d+, step \d"):
+        prove(checkpoint, staged, inputs, within=tolerance(inputs["context"]))
+
+
+def test_nothing_is_published_when_the_exported_graph_is_wrong(
+    requests_run: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    exported = artifact.to_onnx
+    monkeypatch.setattr(artifact, "to_onnx", lambda *a, **k: with_one_weight_changed(exported(*a, **k)))
+    with pytest.raises(ParityError, match="nothing was published"):
+        export_checkpoint(requests_run, out=tmp_path)
+    assert list(tmp_path.iterdir()) == []
+
+
+def test_a_graph_that_forecasts_nan_is_refused(requests_run: Path, tmp_path: Path) -> None:
+    checkpoint = load_checkpoint(requests_run)
+    staged = export_checkpoint(requests_run, out=tmp_path).path
+    with torch.no_grad():
+        checkpoint.model.head.bias[0] = float("nan")
+    inputs = {"context": checkpoint.windows["context"]}
+    with pytest.raises(ParityError, match="expected nan within"):
+        prove(checkpoint, staged, inputs, within=tolerance(inputs["context"]))
+
+
+def test_a_folder_that_the_runtime_refuses_is_not_published(requests_run: Path, tmp_path: Path) -> None:
+    staged = export_checkpoint(requests_run, out=tmp_path).path
+    (staged / "model.onnx").write_bytes(b"no graph")
+    checkpoint = load_checkpoint(requests_run)
+    inputs = {"context": checkpoint.windows["context"]}
+    with pytest.raises(ExportError, match=r"runtime: .*model\.onnx"):
+        prove(checkpoint, staged, inputs, within=tolerance(inputs["context"]))
+
+
+def test_a_retrained_model_is_the_next_version_of_the_same_contract(requests_run: Path, tmp_path: Path) -> None:
+    again = train(tmp_path / "runs/gru", series="requests", model="gru", calendar="none", seed=1)
+    out = tmp_path / "artifacts"
+    first, second = export_checkpoint(requests_run, out=out), export_checkpoint(again, out=out)
+    assert (first.version, second.version) == (1, 2)
+    assert Predictor(out / "gru").manifest["version"] == 2
+    assert (first.path / "model.onnx").read_bytes() != (second.path / "model.onnx").read_bytes()
+
+
+def test_another_contract_needs_another_name(requests_run: Path, load_run: Path, tmp_path: Path) -> None:
+    export_checkpoint(requests_run, out=tmp_path, name="chat")
+    with pytest.raises(ExportError, match="expected the contract of its other versions.*choose another --name"):
+        export_checkpoint(load_run, out=tmp_path, name="chat")
+    assert sorted(path.name for path in (tmp_path / "chat").glob("[!.]*")) == ["1", "config.pbtxt"]
+
+
+def test_a_folder_that_is_no_run_is_refused(tmp_path: Path) -> None:
+    with pytest.raises(CheckpointError, match="expected a run folder of fcast-train"):
+        export_checkpoint(tmp_path, out=tmp_path / "artifacts")
+    assert not (tmp_path / "artifacts").exists()

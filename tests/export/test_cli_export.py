@@ -1,0 +1,100 @@
+"""`fcast-export` as a user meets it."""
+
+from __future__ import annotations
+
+import errno
+import json
+import os
+from pathlib import Path
+
+import pytest
+from click.testing import CliRunner, Result
+
+from export import artifact
+from export.cli_export import main
+from export.parity import ATOL, RTOL
+from export.to_onnx import OPSETS
+
+
+def export(*args: object) -> Result:
+    return CliRunner().invoke(main, [str(arg) for arg in args])
+
+
+def test_the_result_says_what_was_published_how_well_it_matches_and_what_next(load_run: Path, tmp_path: Path) -> None:
+    result = export(load_run, "--out", tmp_path, "--format", "onnx", "--format", "torchscript")
+    assert (result.exit_code, result.stderr) == (0, "")
+    assert result.stdout.startswith(f"Published {tmp_path}/dlinear/1\n")
+    for text in ("model.onnx", "model.pt", "parity onnx: 277 real", "parity torchscript: 277 real", "fcast-verify"):
+        assert text in result.stdout
+
+
+def test_json_is_one_object_on_stdout(requests_run: Path, tmp_path: Path) -> None:
+    result = export(requests_run, "--out", tmp_path, "--name", "chat", "--json")
+    found = json.loads(result.stdout)
+    assert (found["path"], found["name"], found["version"]) == (f"{tmp_path}/chat/1", "chat", 1)
+    assert found["parity"]["onnx"]["used"] <= 1.0
+    assert found["files"]["model.onnx"] == (tmp_path / "chat/1/model.onnx").stat().st_size
+
+
+def test_a_failed_proof_is_one_line_and_exit_code_one(requests_run: Path, tmp_path: Path) -> None:
+    result = export(requests_run, "--out", tmp_path, "--rtol", 0, "--atol", 0)
+    assert (result.exit_code, result.stdout) == (1, "")
+    assert result.stderr.startswith("Error: parity: expected ")
+    assert result.stderr.count("\n") == 1
+    assert list(tmp_path.iterdir()) == []
+
+
+def test_a_full_disk_is_one_line_and_exit_code_one(
+    requests_run: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def full(descriptor: int) -> None:
+        raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC))
+
+    monkeypatch.setattr(os, "fsync", full)
+    result = export(requests_run, "--out", tmp_path)
+    assert (result.exit_code, result.stdout) == (1, "")
+    assert "No space left on device" in result.stderr
+    assert result.stderr.count("\n") == 1
+    assert list(tmp_path.iterdir()) == []
+
+
+@pytest.mark.parametrize(
+    ("options", "code", "message"),
+    [
+        (["--name", "../x"], 2, "Error: --name: expected letters"),
+        (["--opset", "26"], 2, "Error: --opset: expected 17 to 20, got 26"),
+        (["--rtol", "nan"], 2, "Error: --rtol: expected a finite number"),
+        (["--format", "tflite"], 2, "'tflite' is not one of 'onnx', 'torchscript'"),
+    ],
+)
+def test_an_impossible_option_is_a_usage_error(
+    requests_run: Path, tmp_path: Path, options: list[str], code: int, message: str
+) -> None:
+    result = export(requests_run, "--out", tmp_path / "artifacts", *options)
+    assert result.exit_code == code
+    assert message in result.stderr
+    assert not (tmp_path / "artifacts").exists()
+
+
+def test_an_output_folder_under_a_file_is_exit_code_one(requests_run: Path, tmp_path: Path) -> None:
+    (tmp_path / "file").write_text("in the way")
+    result = export(requests_run, "--out", tmp_path / "file/artifacts")
+    assert result.exit_code == 1
+    assert "expected a writable folder with free space, got Not a directory" in result.stderr
+
+
+def test_a_missing_checkpoint_says_what_is_expected(tmp_path: Path) -> None:
+    result = export(tmp_path / "nothing")
+    assert result.exit_code == 1
+    assert result.stderr == (
+        f"Error: {tmp_path}/nothing: expected a run folder of fcast-train, got No such file or directory; "
+        "correct the path\n"
+    )
+
+
+def test_the_defaults_that_help_shows_are_those_of_the_library() -> None:
+    defaults = {option.name: option.default for option in main.params}
+    assert (defaults["opset"], defaults["atol"], defaults["rtol"]) == (OPSETS[1], ATOL, RTOL)
+    assert tuple(defaults["formats"]) == ("onnx",)
+    formats = next(option.type.choices for option in main.params if option.name == "formats")
+    assert tuple(formats) == artifact.FORMATS
