@@ -30,7 +30,7 @@ help:  ## list the targets (default)
 	do printf '  %-18s %s\n' "$$name" "$$what"; done
 
 demo: .venv/.stamp  ## synthetic trace -> train -> export -> verify -> stream a forecast -> plot
-	.venv/bin/python examples/demo.py
+	OMP_NUM_THREADS=1 .venv/bin/python -m examples.demo
 
 test: test-all test-runtime test-lowest  ## every test, then those of the runtime with nothing else installed
 

@@ -130,5 +130,5 @@ def main(
         return
     console = Console(width=None if stderr.is_terminal else 120, highlight=False)
     console.print(print_table(report))
-    console.print(legend(report))
-    console.print(f"Report: {out / 'report.md'}   Next: fcast-export {out / report['best_model']} --format onnx")
+    click.echo(legend(report))
+    click.echo(f"Report: {out / 'report.md'}\nNext: fcast-export {out / report['best_model']} --format onnx")

@@ -87,6 +87,8 @@ def save_report(report: dict[str, Any], out: Path) -> None:
         "Tuned settings of the baselines: "
         + "; ".join(f"{b['name']} {json.dumps(b['settings'])}" for b in report["baselines"])
         + ".",
+        "",
+        *(f"- {name} left out: {reason}" for name, reason in report["left_out"].items()),
     ]
     write_atomically(out / JSON, (json.dumps(report, indent=1, allow_nan=False) + "\n").encode())
     write_atomically(out / MARKDOWN, ("\n".join(lines) + "\n").encode())

@@ -15,7 +15,7 @@ import numpy as np
 import torch
 
 from training.backtest import rolling_forecasts, thin
-from training.baselines import run_baselines
+from training.baselines import left_out, run_baselines
 from training.checkpoint import (
     LAST,
     META,
@@ -293,6 +293,7 @@ def train_models(
         "channels": meta["channels"],
         "models": models,
         "baselines": baselines,
+        "left_out": left_out(data.series, validation=data.split.validation, test=data.split.test),
         "best_model": min(models, key=_validation)["name"],
         "best_baseline": min(baselines, key=_validation)["name"],
     }

@@ -1,0 +1,173 @@
+"""`fcast-train` as a person uses it: what it prints, writes and refuses."""
+
+from __future__ import annotations
+
+import json
+import os
+import signal
+import subprocess
+import sys
+import time
+
+import pytest
+from click.testing import CliRunner
+
+from tests.training.traces import request_trace
+from training.cli_train import main
+
+SMALL = ["--context", "16", "--horizon", "3", "--epochs", "2", "--device", "cpu"]
+
+
+@pytest.fixture(scope="module")
+def trace_file(tmp_path_factory):
+    return write(tmp_path_factory.mktemp("trace") / "made.csv", request_trace(500))
+
+
+def write(path, trace):
+    rows = zip(trace.time_s, trace.request_tokens, trace.response_tokens, strict=True)
+    lines = [f"{t:.6f},synthetic,{i},{o},{i + o},Conversation log" for t, i, o in rows]
+    path.write_text("Timestamp,Model,Request tokens,Response tokens,Total tokens,Log Type\n" + "\n".join(lines) + "\n")
+    return path
+
+
+def run(*arguments):
+    return CliRunner().invoke(main, [str(a) for a in arguments])
+
+
+def one_line(result, code):
+    assert result.exit_code == code, result.output
+    assert "Traceback" not in result.output
+    errors = [line for line in result.stderr.splitlines() if line.startswith("Error:")]
+    assert len(errors) == 1, result.stderr
+    return errors[0]
+
+
+def test_several_models_train_and_stand_beside_the_baselines(trace_file, tmp_path):
+    result = run("--trace", trace_file, "--model", "gru,dlinear", "--out", tmp_path, *SMALL, "--set", "hidden_size=8")
+    assert result.exit_code == 0, result.output
+    for name in ("gru", "dlinear"):
+        for file in ("model.safetensors", "checkpoint.json", "metrics.jsonl", "loss.png"):
+            assert (tmp_path / name / file).stat().st_size > 0
+    report = json.loads((tmp_path / "report.json").read_text())
+    rows = {row["name"]: row for row in report["models"] + report["baselines"]}
+    for name, row in rows.items():
+        assert name in result.stdout
+        assert f"{row['test']['wql']['mean']:.4f}" in result.stdout
+        assert name in (tmp_path / "report.md").read_text()
+    best = min(report["models"], key=lambda row: row["validation"]["wql"]["mean"])["name"]
+    assert report["best_model"] == best
+    assert f"fcast-export {tmp_path / best}" in result.stdout
+    assert "epoch 2/2" in result.stderr
+
+
+def test_json_prints_the_report_and_nothing_else(trace_file, tmp_path):
+    result = run("--trace", trace_file, "--model", "dlinear", "--out", tmp_path, *SMALL, "--json")
+    assert json.loads(result.stdout) == json.loads((tmp_path / "report.json").read_text())
+
+
+def test_a_load_series_of_a_request_trace_trains(trace_file, tmp_path):
+    result = run("--trace", trace_file, "--series", "load", "--bin", "1", "--model", "dlinear", "--out", tmp_path, *SMALL)
+    assert result.exit_code == 0, result.output
+    assert "load series" in result.stdout
+
+
+def test_a_zero_rate_series_trains_and_forecasts_next_to_nothing(tmp_path):
+    path = tmp_path / "idle.csv"
+    path.write_text("start_s,requests\n" + "".join(f"{60 * i},0\n" for i in range(300)))
+    result = run("--trace", path, "--series", "load", "--model", "dlinear", "--out", tmp_path / "runs", *SMALL)
+    assert result.exit_code == 0, result.output
+    report = json.loads((tmp_path / "runs" / "report.json").read_text())
+    assert report["models"][0]["test"]["wql"]["mean"] < 0.1
+
+
+def test_a_killed_run_resumes_to_the_weights_of_an_uninterrupted_one(trace_file, tmp_path):
+    def command(out, *more):
+        code = "import sys; from training.cli_train import main; main(sys.argv[1:])"
+        options = ["--trace", trace_file, "--model", "gru", "--out", out, *SMALL[:4], "--epochs", 6, "--device", "cpu"]
+        return [sys.executable, "-c", code, *map(str, [*options, "--set", "hidden_size=8", *more])]
+
+    environment = {**os.environ, "OMP_NUM_THREADS": "1"}
+    subprocess.run(command(tmp_path / "whole"), check=True, capture_output=True, env=environment)
+    process = subprocess.Popen(command(tmp_path / "killed"), stderr=subprocess.PIPE, text=True, env=environment)
+    assert process.stderr is not None
+    while "epoch 2/6" not in process.stderr.readline():
+        assert process.poll() is None, "ended before it could be killed"
+    time.sleep(0.05)
+    process.send_signal(signal.SIGKILL)
+    process.wait()
+    process.stderr.close()
+    assert not (tmp_path / "killed" / "gru" / "checkpoint.json").exists()
+    again = subprocess.run(
+        command(tmp_path / "killed", "--resume"), capture_output=True, text=True, env=environment, check=True
+    )
+    assert "epoch 1/6" not in again.stderr
+    weights = [(tmp_path / out / "gru" / "model.safetensors").read_bytes() for out in ("whole", "killed")]
+    assert weights[0] == weights[1]
+
+
+def test_ctrl_c_says_how_to_go_on(trace_file, tmp_path, monkeypatch):
+    def interrupted(*args, **options):
+        raise KeyboardInterrupt
+
+    monkeypatch.setattr("training.run.train_models", interrupted)
+    result = run("--trace", trace_file, "--model", "dlinear", "--out", tmp_path, *SMALL)
+    assert result.exit_code == 130
+    assert "with --resume to go on" in result.stderr
+    assert "Traceback" not in result.output
+
+
+def test_an_earlier_run_is_kept_unless_told_otherwise(trace_file, tmp_path):
+    arguments = ["--trace", trace_file, "--model", "dlinear", "--out", tmp_path, *SMALL]
+    assert run(*arguments).exit_code == 0
+    assert "--resume" in one_line(run(*arguments), 2)
+    assert run(*arguments, "--resume").exit_code == 0
+    assert run(*arguments, "--overwrite").exit_code == 0
+
+
+@pytest.mark.parametrize(
+    ("arguments", "code", "message"),
+    [
+        (["--model", "gruu"], 2, "did you mean 'gru'?"),
+        (["--model", ","], 2, "expected different names"),
+        (["--model", "gru,gru"], 2, "expected different names"),
+        (["--device", "cuda"], 1, "expected a CUDA GPU, got torch"),
+        (["--device", "gpu"], 2, "expected auto, cpu, cuda or cuda:N, got 'gpu'"),
+        (["--set", "epoch=3"], 2, "did you mean 'epochs'?"),
+        (["--set", "epochs"], 2, "expected key=value"),
+        (["--context", "600"], 1, "train part: expected at least one window of 600 + 10 steps"),
+        (["--format", "burst"], 2, "did you mean 'burstgpt'?"),
+        (["--split", "1,2"], 2, "three positive proportions"),
+        (["--config", "/nothing.toml"], 2, "/nothing.toml: expected a TOML file"),
+        (["--series", "load", "--bin", "0"], 2, "bin_s: expected seconds > 0"),
+        (["--series", "load", "--bin", "10000"], 1, "expected at least one whole bin"),
+    ],
+)
+def test_bad_options_give_one_clear_line(trace_file, tmp_path, arguments, code, message):
+    assert message in one_line(run("--trace", trace_file, "--out", tmp_path / "runs", *arguments), code)
+    assert not list(tmp_path.glob("runs/*/model.safetensors"))
+
+
+def test_a_missing_trace_gives_one_clear_line(tmp_path):
+    assert "none.csv" in one_line(run("--trace", tmp_path / "none.csv", "--out", tmp_path), 1)
+
+
+@pytest.mark.parametrize("text", ["", "Timestamp,Request tokens,Response tokens\n", "5,x\n"])
+def test_an_empty_trace_gives_one_clear_line(tmp_path, text):
+    (tmp_path / "t.csv").write_text(text)
+    assert "t.csv" in one_line(run("--trace", tmp_path / "t.csv", "--out", tmp_path / "runs"), 1)
+    assert not (tmp_path / "runs").exists()
+
+
+def test_an_output_folder_that_cannot_be_written_gives_one_clear_line(trace_file, tmp_path):
+    (tmp_path / "file").write_text("")
+    assert "Not a directory" in one_line(run("--trace", trace_file, "--out", tmp_path / "file" / "runs", *SMALL), 1)
+
+
+def test_a_full_disk_gives_one_clear_line_and_leaves_no_half_written_file(trace_file, tmp_path, monkeypatch):
+    def full(fd):
+        raise OSError(28, "No space left on device")
+
+    monkeypatch.setattr("os.fsync", full)
+    result = run("--trace", trace_file, "--model", "dlinear", "--out", tmp_path, *SMALL)
+    assert "No space left on device" in one_line(result, 1)
+    assert not list((tmp_path / "dlinear").iterdir())
