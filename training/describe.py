@@ -170,6 +170,8 @@ def _cycle(trace: Trace) -> dict[str, Any] | None:
     binned = to_counts(trace, bin_s)
     assert binned.requests is not None
     counts, hour = binned.requests[1:-1], (binned.time_s[1:-1] // 3600 % 24).astype(np.int64)  # edges: partial bins
+    if len(counts) * bin_s < _DAY_S / 2 - 2 * bin_s:
+        return None
     bins = np.bincount(hour, minlength=24)
     totals = np.bincount(hour, weights=counts, minlength=24)
     rate = [float(total / (n * bin_s)) if n else None for total, n in zip(totals, bins, strict=True)]

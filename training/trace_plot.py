@@ -55,9 +55,10 @@ def plot_trace(trace: Trace, path: str | Path, *, force: bool = False) -> None:
     from matplotlib.figure import Figure
 
     with rc_context(_STYLE):
-        figure = Figure(figsize=(12, 7.6), dpi=120, layout="constrained")
+        figure = Figure(figsize=(12, 7.6), dpi=120)
         FigureCanvasAgg(figure)
         axes = figure.subplots(2, 2)
+        figure.subplots_adjust(left=0.06, right=0.985, bottom=0.075, top=0.87, hspace=0.36, wspace=0.17)
         facts = describe(trace)
         _title(figure, trace, facts)
         _draw_rate(axes[0, 0], trace)
@@ -78,7 +79,10 @@ def _title(figure: Any, trace: Trace, facts: dict[str, Any]) -> None:
     when = f"{facts['first'][:16].replace('T', ' ')} UTC, " if "first" in facts else ""
     rate = "" if facts["rate_per_s"] is None else f", {_si(facts['rate_per_s'])} requests/s"
     figure.suptitle(
-        f"{names}\n{when}{_duration(trace.span_s)}, {facts['requests']:,.0f} requests{rate}", x=0.01, ha="left"
+        f"{names}\n{when}{_duration(trace.span_s)}, {facts['requests']:,.0f} requests{rate}",
+        x=0.012,
+        y=0.985,
+        ha="left",
     )
 
 
@@ -136,12 +140,19 @@ def _draw_inter_arrivals(axes: Axes, trace: Trace) -> None:
         linestyle="--",
         label="Poisson, same rate",
     )
-    axes.set_xscale("log")
+    _log_x(axes)
     axes.set_ylim(bottom=0)
     zero = 1 - len(positive) / len(between)
     title = f"CV {between.std() / mean:.2f}" + (f", {zero:.1%} at the same time" if zero else "")
     axes.legend(loc="upper left", title=title, alignment="left")
     axes.set_ylim(top=axes.get_ylim()[1] * 1.15)
+
+
+def _log_x(axes: Axes) -> None:
+    from matplotlib.ticker import NullFormatter
+
+    axes.set_xscale("log")
+    axes.xaxis.set_minor_formatter(NullFormatter())
 
 
 def _draw_counts(axes: Axes, trace: Trace) -> None:
@@ -159,11 +170,12 @@ def _draw_counts(axes: Axes, trace: Trace) -> None:
     axes.set_ylabel("share of bins")
     axes.xaxis.set_major_formatter(lambda value, _: f"{value:,.0f}")
     axes.xaxis.set_major_locator(MaxNLocator(6, integer=True))
-    axes.legend(loc="upper right")
+    axes.legend(loc="upper right", frameon=True, edgecolor="none", framealpha=1)
 
 
 def _histogram(values: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
-    edges = np.linspace(values.min() - 0.5, values.max() + 0.5, int(min(60, np.ptp(values) + 1)) + 1)
+    width = max(1.0, float(np.ceil(np.ptp(values) / 50)))  # whole: else some bins hold more integers than others
+    edges = np.arange(np.floor(values.min()) - 0.5, values.max() + width, width)
     return np.histogram(values, edges)[0] / len(values), edges
 
 
@@ -182,7 +194,7 @@ def _draw_tokens(axes: Axes, trace: Trace) -> None:
         axes.stairs(share, edges, fill=True, color=color, alpha=0.25)
         p50, p99 = np.quantile(tokens, [0.5, 0.99])
         axes.stairs(share, edges, color=color, linewidth=1.2, label=f"{name}: p50 {p50:,.0f}, p99 {p99:,.0f}")
-    axes.set_xscale("log")
+    _log_x(axes)
     axes.set_ylim(bottom=0, top=axes.get_ylim()[1] * 1.3)
     axes.set_xlabel("tokens")
     axes.set_ylabel("share")
@@ -241,7 +253,7 @@ def _draw_dispersion(axes: Axes, trace: Trace) -> None:
         return
     axes.plot(*zip(*points, strict=True), color=_BLUE, marker="o", markersize=4, label="trace")
     axes.axhline(1, color=_GREY, linestyle="--", label="Poisson")
-    axes.set_xscale("log")
+    _log_x(axes)
     axes.set_yscale("log")
     axes.legend(loc="upper left")
 

@@ -72,7 +72,7 @@ def to_counts(trace: Trace, bin_s: float) -> Trace:
         ConfigError: `bin_s` is not positive, or not a whole multiple of the bins that a trace of counts has.
         TraceError: more bins than memory allows.
     """
-    where = ", ".join(trace.sources)
+    where, bin_s = ", ".join(trace.sources), float(bin_s)
     if not (np.isfinite(bin_s) and bin_s > 0):
         raise ConfigError(f"{where}: expected a bin above 0 s, got {bin_s:g}; give a width in seconds")
     if trace.bin_s is not None:
