@@ -165,7 +165,7 @@ class Predictor:
         source = "model"
         if values is None:
             values, source = fallback(steps, self._manifest, seen=seen)
-        values.flags.writeable = False
+        values.setflags(write=False)
         forecast = Forecast(
             values=values,
             levels=self._manifest.levels,

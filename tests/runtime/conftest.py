@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import hashlib
+import inspect
 import json
 import shutil
 from collections.abc import Callable
@@ -10,6 +11,7 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+from click.testing import CliRunner
 
 from runtime import Predictor
 from runtime.manifest import self_sha256
@@ -62,6 +64,12 @@ def edited(copied: Callable[[str], Path]) -> Callable[..., Path]:
         return folder
 
     return edit
+
+
+def cli_runner() -> CliRunner:
+    """Keeps stdout and stderr apart, as click 8.2 does by itself."""
+    takes = inspect.signature(CliRunner.__init__).parameters
+    return CliRunner(**({"mix_stderr": False} if "mix_stderr" in takes else {}))
 
 
 def seal(folder: Path, manifest: dict[str, Any]) -> None:

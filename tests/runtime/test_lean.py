@@ -79,4 +79,4 @@ def test_a_long_stream_takes_no_more_memory_than_a_short_one() -> None:
         gc.collect()
         grown = tracemalloc.get_traced_memory()[0] - before
         tracemalloc.stop()
-        assert grown < 4096, name
+        assert grown < 16_384, name  # a single float kept per call would make 240,000

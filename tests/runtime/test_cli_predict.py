@@ -1,0 +1,176 @@
+"""fcast-predict as a program in a pipe."""
+
+from __future__ import annotations
+
+import contextlib
+import json
+import os
+import signal
+import subprocess
+import sys
+from collections.abc import Iterator
+from pathlib import Path
+
+import numpy as np
+import pytest
+from click.testing import Result
+
+from runtime import Predictor
+from runtime.cli_predict import main
+from tests.runtime.conftest import ARTIFACTS, cli_runner
+
+HEADER = "timestamp_s,request_tokens,response_tokens\n"
+PROGRAM = [sys.executable, "-c", "from runtime.cli_predict import main; main()"]
+
+
+def invoke(name: str, text: str, *options: str) -> Result:
+    return cli_runner().invoke(main, [str(ARTIFACTS / name), "--device", "cpu", *options], input=text)
+
+
+def requests(n: int, step_s: float = 1.0) -> str:
+    return "".join(f"{i * step_s},{100 + i},{50}\n" for i in range(n))
+
+
+def test_each_request_is_answered_with_the_predictors_forecast() -> None:
+    done = invoke("requests", HEADER + requests(20))
+    assert done.exit_code == 0, done.stderr
+    lines = [json.loads(line) for line in done.stdout.splitlines()]
+    p = Predictor(ARTIFACTS / "requests", device="cpu")
+    assert len(lines) == 20
+    for i, line in enumerate(lines):
+        p.observe(float(i), 100 + i, 50)
+        forecast = p.forecast()
+        assert line["source"] == forecast.source
+        assert line["time_s"] == line["start_s"] == float(i)
+        assert (line["kind"], line["step_s"]) == ("requests", None)
+        np.testing.assert_allclose(line["values"], forecast.values, rtol=1e-5)
+        assert line["next_request"]["timestamp_s"] == pytest.approx(forecast.next_request().timestamp_s)
+    assert lines[-1]["source"] == "model"
+    assert lines[-1]["levels"] == [0.1, 0.25, 0.5, 0.75, 0.9, 0.95, 0.99]
+
+
+def test_a_load_model_answers_each_bin_that_ended() -> None:
+    done = invoke("load", HEADER + requests(100, 15.0))
+    lines = [json.loads(line) for line in done.stdout.splitlines()]
+    assert [line["time_s"] for line in lines] == [60.0 * i for i in range(24)]
+    assert [line["start_s"] for line in lines] == [60.0 * i + 60 for i in range(24)]
+    assert lines[-1]["source"] == "model"
+    assert "next_request" not in lines[-1]
+
+
+def test_ready_counts_are_answered_bin_by_bin() -> None:
+    text = "".join(json.dumps({"start_s": 10 * i, "requests": i}) + "\n" for i in range(6))
+    done = invoke("counts", text)
+    lines = [json.loads(line) for line in done.stdout.splitlines()]
+    assert [line["time_s"] for line in lines] == [10.0 * i for i in range(6)]
+    assert [line["source"].split(":")[0] for line in lines] == ["fallback"] * 3 + ["model"] * 3
+    assert lines[0]["step_s"] == 60.0
+
+
+def test_every_takes_each_nth() -> None:
+    done = invoke("requests", HEADER + requests(20), "--every", "7")
+    assert [json.loads(line)["time_s"] for line in done.stdout.splitlines()] == [6.0, 13.0]
+
+
+def test_a_bad_line_ends_it_with_its_number() -> None:
+    done = invoke("requests", HEADER + "1,2,3\n2,x,3\n3,2,3\n")
+    assert done.exit_code == 1
+    assert len(done.stdout.splitlines()) == 1
+    assert done.stderr == "Error: stdin:3: expected a number for request_tokens, got 'x'\n"
+
+
+def test_keep_going_leaves_bad_lines_out_and_counts_them() -> None:
+    done = invoke("requests", HEADER + "1,2,3\n2,x,3\n0,2,3\n3,-2,3\n4,2,3\n", "--keep-going")
+    assert done.exit_code == 0
+    assert [json.loads(line)["time_s"] for line in done.stdout.splitlines()] == [1.0, 4.0]
+    errors = done.stderr.splitlines()
+    assert [line.split(" ")[0] for line in errors] == ["stdin:3:", "stdin:4:", "stdin:5:", "3"]
+    assert "expected a time not before 1.0" in errors[1]
+    assert errors[-1] == "3 of 5 lines left out"
+
+
+@pytest.mark.parametrize("text", ["", "\n\n", HEADER])
+def test_nothing_on_stdin_is_an_error(text: str) -> None:
+    done = invoke("requests", text)
+    assert done.exit_code == 1
+    assert done.stderr.startswith("Error: stdin: expected a request per line, got nothing")
+
+
+def test_counts_for_a_requests_model_are_a_bad_line() -> None:
+    done = invoke("requests", "start_s,requests\n0,4\n")
+    assert done.exit_code == 1
+    assert done.stderr.startswith("Error: stdin:2: observe_bin: expected single requests")
+
+
+def test_a_missing_artifact_is_one_line() -> None:
+    done = cli_runner().invoke(main, ["nowhere"], input="")
+    assert (done.exit_code, done.stdout) == (1, "")
+    assert done.stderr.startswith("Error: nowhere: expected an artifact's folder")
+
+
+def test_an_unknown_option_is_a_usage_error() -> None:
+    assert invoke("requests", "", "--evry", "3").exit_code == 2
+
+
+def test_help_teaches_with_examples() -> None:
+    text = cli_runner().invoke(main, ["--help"]).stdout
+    for word in ("Examples:", "TIMESTAMP,ContextTokens,GeneratedTokens", "--keep-going", "tail -f"):
+        assert word in text
+
+
+@pytest.fixture
+def program() -> Iterator[subprocess.Popen[str]]:
+    child = subprocess.Popen(
+        [*PROGRAM, str(ARTIFACTS / "requests"), "--device", "cpu"],
+        stdin=subprocess.PIPE,
+        stdout=subprocess.PIPE,
+        stderr=subprocess.PIPE,
+        text=True,
+        cwd=Path(__file__).parents[2],
+    )
+    yield child
+    child.kill()
+    child.wait()
+    for end in (child.stdin, child.stdout, child.stderr):
+        with contextlib.suppress(BrokenPipeError):
+            end.close()
+
+
+def test_a_line_in_gives_a_line_out_at_once(program: subprocess.Popen[str]) -> None:
+    assert program.stdin is not None
+    assert program.stdout is not None
+    program.stdin.write(HEADER)
+    for i in range(3):
+        program.stdin.write(f"{i},10,20\n")
+        program.stdin.flush()
+        assert json.loads(program.stdout.readline())["time_s"] == float(i)
+    program.stdin.close()
+    assert program.wait(timeout=20) == 0
+
+
+def test_a_reader_that_leaves_ends_it_quietly(program: subprocess.Popen[str]) -> None:
+    assert program.stdin is not None
+    assert program.stdout is not None
+    assert program.stderr is not None
+    program.stdin.write(HEADER + "0,1,1\n")
+    program.stdin.flush()
+    program.stdout.readline()
+    program.stdout.close()
+    program.stdin.write("1,1,1\n")
+    program.stdin.flush()
+    assert program.wait(timeout=20) == 1
+    assert program.stderr.read() == ""
+    with pytest.raises(BrokenPipeError, match="Broken pipe"):
+        os.write(program.stdin.fileno(), b"2,1,1\n")
+
+
+def test_ctrl_c_ends_it_quietly(program: subprocess.Popen[str]) -> None:
+    assert program.stdin is not None
+    assert program.stdout is not None
+    assert program.stderr is not None
+    program.stdin.write(HEADER + "0,1,1\n")
+    program.stdin.flush()
+    program.stdout.readline()
+    program.send_signal(signal.SIGINT)
+    assert program.wait(timeout=20) == 130
+    assert program.stderr.read() == ""

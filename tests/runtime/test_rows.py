@@ -1,0 +1,99 @@
+"""Lines of text become rows, whatever trace they come from."""
+
+from __future__ import annotations
+
+import io
+from typing import Any
+
+import pytest
+
+from runtime import InputError
+from runtime.rows import MAX_LINE_BYTES, Row, read_rows
+
+
+def rows(text: str | bytes, format: str = "auto") -> list[Any]:
+    stream = io.BytesIO(text if isinstance(text, bytes) else text.encode())
+    return [row for _, row in read_rows(stream, format=format)]
+
+
+def test_the_three_kinds_of_trace_and_ready_counts_are_known_by_their_header() -> None:
+    assert rows("timestamp_s,request_tokens,response_tokens\n1.5,2,3\n") == [
+        Row(time_s=1.5, request_tokens=2, response_tokens=3)
+    ]
+    burst = "Timestamp,Model,Request tokens,Response tokens,Total tokens,Log Type\n5,ChatGPT,472,18,490,API log\n"
+    assert rows(burst) == [Row(time_s=5, request_tokens=472, response_tokens=18)]
+    azure = "TIMESTAMP,ContextTokens,GeneratedTokens\n2023-11-16 18:15:46.6805900,374,44\n"
+    assert rows(azure) == [Row(time_s=1700158546.68059, request_tokens=374, response_tokens=44)]
+    assert rows("start_s,requests\n60,4\n") == [Row(time_s=60, requests=4)]
+    assert rows("requests,start_s,response_tokens,request_tokens\n4,60,2,1\n") == [
+        Row(time_s=60, requests=4, request_tokens=1, response_tokens=2)
+    ]
+
+
+def test_json_lines_have_the_same_names() -> None:
+    text = (
+        '{"timestamp_s": 1.5, "request_tokens": 2, "response_tokens": 3, "model": "x"}\n{"start_s": 60, "requests": 4}'
+    )
+    assert rows(text) == [Row(time_s=1.5, request_tokens=2, response_tokens=3), Row(time_s=60, requests=4)]
+    assert rows('{"TIMESTAMP": "2023-11-16T18:15:46Z"}', "jsonl") == [Row(time_s=1700158546.0)]
+
+
+@pytest.mark.parametrize(
+    ("text", "time_s"),
+    [
+        ("2023-11-16 18:15:46.6805900", 1700158546.68059),
+        ("2023-11-16T18:15:46", 1700158546.0),
+        ("2024-05-10 00:00:00.009930+00:00", 1715299200.00993),
+        ("2024-05-10T02:00:00+02:00", 1715299200.0),
+        ("2024-02-29 00:00:00.5", 1709164800.5),
+        ("1.7e9", 1.7e9),
+    ],
+)
+def test_times_are_seconds_or_dates(text: str, time_s: float) -> None:
+    assert rows(f"TIMESTAMP,ContextTokens,GeneratedTokens\n{text},1,1\n")[0].time_s == time_s
+
+
+def test_byte_order_marks_blank_lines_quotes_and_windows_line_ends_are_fine() -> None:
+    text = b'\xef\xbb\xbftimestamp_s,"request_tokens",response_tokens\r\n\r\n"1",2, 3 \r\n\n'
+    assert rows(text) == [Row(time_s=1, request_tokens=2, response_tokens=3)]
+
+
+@pytest.mark.parametrize(
+    ("line", "said"),
+    [
+        ("1,2", "expected 3 values as in the header, got 2 in '1,2'"),
+        ("1,2,3,4", "expected 3 values as in the header, got 4"),
+        ("1,x,3", "expected a number for request_tokens, got 'x'"),
+        ("yesterday,2,3", "expected seconds or a date-time like .* for timestamp_s, got 'yesterday'"),
+        ("2023-02-29 00:00:00,2,3", "expected a day of the calendar"),
+        ("2023-02-20 24:00:00,2,3", "expected a time of the day"),
+        ('"1,2,3', "expected comma-separated values"),
+        ("1," + "9" * MAX_LINE_BYTES + ",3", f"expected a line of less than {MAX_LINE_BYTES} bytes"),
+    ],
+)
+def test_a_bad_line_takes_its_place_and_the_next_one_is_read(line: str, said: str) -> None:
+    found = list(read_rows(io.BytesIO(f"timestamp_s,request_tokens,response_tokens\n{line}\n7,8,9\n".encode())))
+    assert [number for number, _ in found] == [2, 3]
+    with pytest.raises(InputError, match=f"^stdin:2: {said}"):
+        raise found[0][1]  # type: ignore[misc]
+    assert found[1][1] == Row(time_s=7, request_tokens=8, response_tokens=9)
+
+
+@pytest.mark.parametrize("line", ["{", "[1]", "{}", '{"timestamp_s": 1, "start_s": 1}', '{"start_s": 1}', "[" * 50_000])
+def test_a_bad_json_line_takes_its_place(line: str) -> None:
+    found = rows(f'{{"timestamp_s": 1}}\n{line}\n{{"timestamp_s": 2}}\n')
+    assert [type(row) for row in found] == [Row, InputError, Row]
+    assert str(found[1]).startswith("stdin:2: expected ")
+
+
+def test_bytes_that_are_no_text_are_a_bad_line() -> None:
+    found = rows(b'{"timestamp_s": 1}\n\xff\xfe\n')
+    assert "stdin:2: expected UTF-8 text" in str(found[1])
+
+
+@pytest.mark.parametrize(
+    "header", ["a,b", "5,472,18", "timestamp_s,start_s,requests", "start_s", "Timestamp,timestamp_s"]
+)
+def test_a_header_that_names_nothing_known_ends_the_reading(header: str) -> None:
+    with pytest.raises(InputError, match="^stdin:1: expected "):
+        rows(f"{header}\n1,2\n")

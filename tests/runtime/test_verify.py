@@ -1,0 +1,178 @@
+"""fcast-verify finds what was damaged or differs, and reads golden.npz without trusting it."""
+
+from __future__ import annotations
+
+import io
+import json
+import zipfile
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+from click.testing import Result
+
+from runtime import ArtifactError
+from runtime.artifact import open_artifact
+from runtime.cli_verify import main
+from runtime.golden import MAX_UNPACKED_BYTES, read_golden
+from runtime.verify import verify
+from tests.runtime.conftest import cli_runner, replace_file
+
+Copied = Callable[[str], Path]
+
+
+def invoke(folder: Path, *options: str) -> Result:
+    return cli_runner().invoke(main, [str(folder), "--device", "cpu", *options])
+
+
+@pytest.mark.parametrize("name", ["requests", "load", "counts"])
+def test_a_good_artifact_passes_at_every_batch(artifacts: Path, name: str) -> None:
+    result = verify(artifacts / name, device="cpu")
+    assert result.problems == []
+    assert {check.name for check in result.files} == {"model.onnx", "parity.json", "golden.npz"}
+    assert {check.batch for check in result.forecasts} == {6, 1}
+    assert all(check.of_tolerance <= 1 for check in result.forecasts)
+    done = invoke(artifacts / name)
+    assert done.exit_code == 0
+    assert "6 golden windows on cpu (CPUExecutionProvider)" in done.stdout
+    assert done.stderr == ""
+
+
+def test_json_holds_the_same(artifacts: Path) -> None:
+    found = json.loads(invoke(artifacts / "load", "--json").stdout)
+    assert (found["ok"], found["problems"], found["device"], found["windows"]) == (True, [], "cpu", 6)
+    assert found["forecasts"][0].keys() >= {"batch", "channel", "max_abs", "max_rel", "of_tolerance"}
+
+
+def test_every_damaged_file_is_named_with_expected_and_found(copied: Copied) -> None:
+    folder = copied("requests")
+    (folder / "parity.json").write_text("{}\n")
+    with (folder / "golden.npz").open("ab") as file:
+        file.write(b"x")
+    done = invoke(folder)
+    assert done.exit_code == 1
+    assert done.stdout.count("DIFFERS") == 2
+    assert "parity.json: expected sha256" in done.stderr
+    assert "golden.npz: expected 3644 bytes, found more" in done.stderr
+    assert "not run" in done.stdout
+    (folder / "parity.json").unlink()
+    assert "parity.json: expected a file, found none" in invoke(folder).stderr
+
+
+def pack(arrays: dict[str, Any]) -> bytes:
+    buffer = io.BytesIO()
+    np.savez_compressed(buffer, **arrays)
+    return buffer.getvalue()
+
+
+def golden(folder: Path) -> dict[str, np.ndarray]:
+    with np.load(folder / "golden.npz") as found:
+        return dict(found)
+
+
+def test_another_forecast_is_found_with_its_place(copied: Copied) -> None:
+    folder = copied("load")
+    arrays = golden(folder)
+    arrays["forecast"][4, 2, 1, 6] *= 1.01
+    replace_file(folder, "golden.npz", pack(arrays))
+    done = invoke(folder)
+    assert done.exit_code == 1
+    assert "golden.npz: window 4, step 2, request_tokens, level 0.99, batch 6: expected" in done.stderr
+    assert done.stdout.count("DIFFERS") == 2
+    assert invoke(folder, "--rtol", "0.02").exit_code == 0
+    assert invoke(folder, "--atol", "1e6").exit_code == 0
+
+
+def test_a_golden_forecast_that_is_no_number_differs(copied: Copied) -> None:
+    folder = copied("requests")
+    arrays = golden(folder)
+    arrays["forecast"][0, 0, 0, 0] = np.nan
+    replace_file(folder, "golden.npz", pack(arrays))
+    assert invoke(folder).exit_code == 1
+
+
+def test_a_missing_artifact_and_a_bad_option_say_so(tmp_path: Path, artifacts: Path) -> None:
+    assert "expected an artifact's folder" in invoke(tmp_path / "x").stderr
+    assert invoke(tmp_path / "x").exit_code == 1
+    assert invoke(artifacts / "load", "--rtol", "-1").exit_code == 2
+    assert "Examples:" in cli_runner().invoke(main, ["--help"]).stdout
+
+
+def zipped(files: dict[str, bytes]) -> bytes:
+    buffer = io.BytesIO()
+    with zipfile.ZipFile(buffer, "w", zipfile.ZIP_DEFLATED) as archive:
+        for name, data in files.items():
+            archive.writestr(name, data)
+    return buffer.getvalue()
+
+
+def npy(array: np.ndarray) -> bytes:
+    buffer = io.BytesIO()
+    np.save(buffer, array)
+    return buffer.getvalue()
+
+
+def header(text: str) -> bytes:
+    body = text.ljust(117) + "\n"
+    return b"\x93NUMPY\x01\x00" + len(body).to_bytes(2, "little") + body.encode()
+
+
+CONTEXT, FORECAST = np.ones((2, 16, 3), np.float32), np.ones((2, 4, 3, 7), np.float32)
+HUGE = header("{'descr': '<f4', 'fortran_order': False, 'shape': (1000000000000, 16, 3)}")
+CODE = header("{'descr': '<f4', 'fortran_order': False, 'shape': (__import__('os').getpid(), 16, 3)}")
+
+
+@pytest.mark.parametrize(
+    ("files", "said"),
+    [
+        ({"context.npy": npy(CONTEXT)}, "expected the arrays context, forecast, got context.npy"),
+        ({"context.npy": npy(CONTEXT), "forecast.npy": npy(FORECAST), "x.npy": b""}, "expected the arrays"),
+        ({"context.npy": b"not", "forecast.npy": npy(FORECAST)}, "expected 'context' as an .npy array"),
+        ({"context.npy": HUGE, "forecast.npy": npy(FORECAST)}, "expected 'context' as float32"),
+        ({"context.npy": CODE, "forecast.npy": npy(FORECAST)}, "expected 'context' as an .npy array"),
+        (
+            {"context.npy": npy(CONTEXT), "forecast.npy": npy(FORECAST[:, :3])},
+            r"expected 'forecast' .* \(windows, 4, 3",
+        ),
+        ({"context.npy": npy(CONTEXT), "forecast.npy": npy(FORECAST.astype("f8"))}, "expected 'forecast' as float32"),
+        ({"context.npy": npy(CONTEXT[:1]), "forecast.npy": npy(FORECAST)}, "expected 1 to 4096 windows in each array"),
+        ({"context.npy": npy(CONTEXT[:0]), "forecast.npy": npy(FORECAST[:0])}, "expected 1 to 4096 windows"),
+        (
+            {"context.npy": np.lib.format.MAGIC_PREFIX + b"\x01\x00", "forecast.npy": npy(FORECAST)},
+            "expected 'context' as an .npy array",
+        ),
+    ],
+)
+def test_golden_windows_that_are_none_are_refused(copied: Copied, files: dict[str, bytes], said: str) -> None:
+    folder = copied("requests")
+    replace_file(folder, "golden.npz", zipped(files))
+    with pytest.raises(ArtifactError, match=f"golden.npz: {said}"):
+        read_golden(open_artifact(folder))
+
+
+def test_pickles_are_not_read(copied: Copied) -> None:
+    folder = copied("requests")
+    objects = np.array([print] * 96, dtype=object).reshape(2, 16, 3)
+    replace_file(folder, "golden.npz", zipped({"context.npy": npy(objects), "forecast.npy": npy(FORECAST)}))
+    with pytest.raises(ArtifactError, match="expected 'context' as float32 .* got object"):
+        read_golden(open_artifact(folder))
+
+
+def test_an_archive_that_would_fill_the_memory_is_refused_unopened(copied: Copied) -> None:
+    folder = copied("requests")
+    bomb = bytearray(zipped({"context.npy": bytes(1 << 16), "forecast.npy": npy(FORECAST)}))
+    at = bomb.rindex(b"PK\x01\x02", 0, bomb.index(b"PK\x01\x02") + 4)
+    bomb[at + 24 : at + 28] = (MAX_UNPACKED_BYTES + 1).to_bytes(4, "little")
+    replace_file(folder, "golden.npz", bytes(bomb))
+    with pytest.raises(ArtifactError, match=f"expected at most {MAX_UNPACKED_BYTES} bytes unpacked"):
+        read_golden(open_artifact(folder))
+
+
+@pytest.mark.parametrize("data", [b"", b"PK\x03\x04", b"x" * 1000])
+def test_bytes_that_are_no_archive_are_refused(copied: Copied, data: bytes) -> None:
+    folder = copied("requests")
+    replace_file(folder, "golden.npz", data)
+    with pytest.raises(ArtifactError, match="golden.npz: expected an .npz file"):
+        read_golden(open_artifact(folder))
