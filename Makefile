@@ -20,6 +20,7 @@ endif
 LOWEST_PYTHON ?= $(PYTHON)
 # constraints.txt was made on Python 3.11. Another version gets what pyproject.toml admits, torch included: the newest.
 PINS = $(shell $(PYTHON) -c 'import sys; print("-c constraints.txt" if sys.version_info[:2] == (3, 11) else "")')
+LOWEST := $(CURDIR)/.venv/bin/python $(CURDIR)/tests/contracts/lower_bounds.py $(CURDIR)/pyproject.toml
 PIP := bin/python -m pip install -q --disable-pip-version-check
 SOURCES := $(shell find runtime training export predictor -name '*.py' -o -name py.typed 2>/dev/null)
 
@@ -59,17 +60,24 @@ build/wheel/.stamp: .venv/.stamp LICENSE README.md $(SOURCES)
 	.venv/bin/python -m pip wheel -q --disable-pip-version-check --no-deps -w build/wheel .
 	@touch $@
 
-.venv-runtime/.stamp: build/wheel/.stamp
-	@echo "Installing the wheel into .venv-runtime"
+.venv-runtime/.stamp: build/wheel/.stamp .venv-runtime/.libraries
+	.venv-runtime/$(PIP) --force-reinstall --no-deps build/wheel/fcast-*.whl
+	@touch $@
+
+.venv-runtime/.libraries: pyproject.toml constraints.txt | build/wheel/.stamp
+	@echo "Installing fcast[cpu] and pytest into .venv-runtime"
 	$(PYTHON) -m venv --clear .venv-runtime
 	.venv-runtime/$(PIP) $(PINS) "$$(echo $(CURDIR)/build/wheel/fcast-*.whl)[cpu]" pytest
 	@touch $@
 
-.venv-lowest/.stamp: build/wheel/.stamp tests/contracts/lower_bounds.py
-	@echo "Installing the wheel into .venv-lowest"
+.venv-lowest/.stamp: build/wheel/.stamp .venv-lowest/.libraries
+	.venv-lowest/$(PIP) --force-reinstall --no-deps build/wheel/fcast-*.whl
+	@touch $@
+
+.venv-lowest/.libraries: pyproject.toml constraints.txt tests/contracts/lower_bounds.py | build/wheel/.stamp
+	@echo "Installing fcast[cpu] at its lowest versions and pytest into .venv-lowest"
 	$(LOWEST_PYTHON) -m venv --clear .venv-lowest
-	.venv-lowest/$(PIP) "$$(echo $(CURDIR)/build/wheel/fcast-*.whl)[cpu]" pytest \
-		$$(.venv/bin/python tests/contracts/lower_bounds.py pyproject.toml)
+	.venv-lowest/$(PIP) "$$(echo $(CURDIR)/build/wheel/fcast-*.whl)[cpu]" pytest $$($(LOWEST))
 	@touch $@
 
 # The tests of the runtime are copied away from the checkout, so that `import runtime` can only find the installed one.
@@ -86,4 +94,4 @@ test-runtime: .venv-runtime/.stamp
 	$(call runtime-tests,runtime,)
 
 test-lowest: .venv-lowest/.stamp
-	$(call runtime-tests,lowest,$$($(CURDIR)/.venv/bin/python $(CURDIR)/tests/contracts/lower_bounds.py $(CURDIR)/pyproject.toml))
+	$(call runtime-tests,lowest,$$($(LOWEST)))
