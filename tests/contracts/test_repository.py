@@ -46,7 +46,7 @@ def test_machine_paths_are_recognized(text: str) -> None:
     assert MACHINE.search(text.encode())
 
 
-@pytest.mark.parametrize("text", ["https://py" + "pi.org/simple", "10.0" + ".0.7:8080", "ci.farm" + ".internal/"])
+@pytest.mark.parametrize("text", ["https://py" + "pi.org/simple", "10.0" + ".0.7:8080", "ci.here." + "corp/"])
 def test_hosts_are_recognized(text: str) -> None:
     assert HOST.search(text.encode())
 
