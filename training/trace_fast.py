@@ -1,15 +1,18 @@
 """The fast pass over a CSV trace: pyarrow on blocks of whole lines, into arrays that grow in place.
 
 It accepts only what is surely fine. On anything else it returns None and `trace_exact` decides, row by row.
-Blocks of one megabyte bound the memory to the final arrays plus a few blocks; pyarrow's own streaming reader
+Blocks of half a megabyte bound the memory to the final arrays plus a few blocks; pyarrow's own streaming reader
 was measured at twice that, and pandas does not check for ragged rows when it reads some columns only.
 """
 
 from __future__ import annotations
 
+import os
 import re
+from collections import deque
 from collections.abc import Callable, Iterator
-from typing import IO, TYPE_CHECKING, Any
+from concurrent.futures import Future, ThreadPoolExecutor
+from typing import IO, TYPE_CHECKING, Any, TypeVar
 
 import numpy as np
 
@@ -18,7 +21,9 @@ from training.trace_file import Source, Table, opened
 if TYPE_CHECKING:
     import pyarrow as pa
 
-_BLOCK_BYTES = 1 << 20
+_BLOCK_BYTES = 1 << 19
+_MOST_THREADS = 4
+_Parsed = TypeVar("_Parsed")
 _DATE = re.compile(r"\s*\d{4}-\d\d-\d\d[ T]\d\d:\d\d:\d\d(\.\d{1,9})?(Z|[+-]\d\d(:?\d\d)?)?\s*")
 
 
@@ -41,19 +46,24 @@ def read_fast(source: Source, on_bytes: Callable[[int], None] | None = None) -> 
         "read_options": pacsv.ReadOptions(use_threads=False, block_size=1 << 30, column_names=names),
         "convert_options": pacsv.ConvertOptions(column_types=types, include_columns=list(types)),
     }
-    columns = [_Grown(np.float64 if i == 0 or tokens == pa.float64() else np.int32) for i in range(len(types))]
+    blocks = 1 + source.path.stat().st_size / _BLOCK_BYTES
+    columns = [_Grown(np.float64 if i == 0 or tokens == pa.float64() else np.int32, blocks) for i in range(len(types))]
+
+    def parse(block: bytes) -> list[np.ndarray] | None:
+        try:
+            batch = pacsv.read_csv(pa.BufferReader(block), **options)
+        except pa.ArrowInvalid:
+            return None
+        values = [_values(batch.column(i)) for i in range(len(types))]
+        return None if any(column is None for column in values) else values  # type: ignore[return-value]
+
     with opened(source.path, on_bytes) as file:
         for _ in range(source.header_lines):
             file.readline()
-        for block in _blocks(file):
-            try:
-                batch = pacsv.read_csv(pa.BufferReader(block), **options)
-            except pa.ArrowInvalid:
+        for block in _in_parallel(parse, _blocks(file)):
+            if block is None:
                 return None
-            for i, column in enumerate(columns):
-                values = _values(batch.column(i))
-                if values is None:
-                    return None
+            for column, values in zip(columns, block, strict=True):
                 column.extend(values)
     arrays = [column.finish() for column in columns]
     if not len(arrays[0]):
@@ -86,6 +96,19 @@ def _blocks(file: IO[bytes]) -> Iterator[bytes]:
         yield rest
 
 
+def _in_parallel(parse: Callable[[bytes], _Parsed], blocks: Iterator[bytes]) -> Iterator[_Parsed]:
+    """Parse blocks on a few threads (pyarrow lets go of the interpreter lock), in order, few at a time."""
+    workers = min(_MOST_THREADS, os.cpu_count() or 1)
+    pending: deque[Future[_Parsed]] = deque()
+    with ThreadPoolExecutor(workers) as pool:
+        for block in blocks:
+            pending.append(pool.submit(parse, block))
+            if len(pending) > workers:
+                yield pending.popleft().result()
+        while pending:
+            yield pending.popleft().result()
+
+
 def _values(column: pa.ChunkedArray) -> np.ndarray | None:
     """The column as numpy, times in seconds; None when a value is missing or infinite.
 
@@ -108,15 +131,20 @@ def _values(column: pa.ChunkedArray) -> np.ndarray | None:
 
 
 class _Grown:
-    """An array that is extended in place: memory beyond the rows in use is reserved but never touched."""
+    """An array that is extended in place: memory beyond the rows in use is reserved but never touched.
 
-    def __init__(self, dtype: Any) -> None:
-        self._array, self._used = np.empty(1 << 16, dtype=dtype), 0
+    The first rows foretell how many follow, so that a plain file needs no second reservation: what a larger
+    array leaves behind when it is copied would stay with the process.
+    """
+
+    def __init__(self, dtype: Any, blocks: float) -> None:
+        self._array, self._used, self._blocks = np.empty(0, dtype=dtype), 0, blocks
 
     def extend(self, values: np.ndarray) -> None:
         end = self._used + len(values)
         if end > len(self._array):
-            larger = np.empty(max(end, 2 * len(self._array)), dtype=self._array.dtype)
+            expected = 2 * len(self._array) if self._used else int(1.1 * len(values) * self._blocks)
+            larger = np.empty(max(end, expected), dtype=self._array.dtype)
             larger[: self._used] = self._array[: self._used]
             self._array = larger
         self._array[self._used : end] = values
