@@ -47,7 +47,7 @@ def streamed(predictor: Predictor, data: Data) -> Iterator[tuple[int, Forecast]]
         return
     origin_at = {start_s: i for i, start_s in enumerate(series.time_s.tolist())}
     for forecast in _load_forecasts(predictor, data):
-        origin = origin_at.get(forecast.start_s or 0.0)
+        origin = origin_at.get(forecast.start_s or 0.0, -1)
         if origin in wanted:
             yield origin, forecast
 
