@@ -60,7 +60,12 @@ def model_class(name: str) -> type[nn.Module]:
             importlib.import_module(f"training.models.{name}")
         for plugin in _plugins():
             if plugin.name == name:
-                register_model(name)(plugin.load())
+                try:
+                    register_model(name)(plugin.load())
+                except (ImportError, AttributeError) as error:
+                    raise ConfigError(
+                        f"--model {name}: expected to import {plugin.value}, got {error}; repair that package"
+                    ) from error
     if name not in _models:
         raise ConfigError(f"--model: expected a known model, got '{name}'; {nearest(name, model_names())}")
     return _models[name]
