@@ -88,12 +88,12 @@ def _read_array(archive: zipfile.ZipFile, key: str, dtype: str, shape: tuple[int
         found, fortran, kind = np.lib.format.read_array_header_1_0(head, max_header_size=_MAX_HEADER_BYTES)
     except ValueError as error:
         raise ArtifactError(f"{where}: expected '{key}' as an .npy array, got {error}; export again") from None
-    fits = len(found) == 1 + len(shape) and found[1:] == shape and not fortran and kind == np.dtype(dtype)
+    fits = len(found) == 1 + len(shape) and found[1:] == shape and kind == np.dtype(dtype)
     if not fits or len(data) != head.tell() + kind.itemsize * math.prod(found):
         axes = ", ".join(map(str, ("windows", *shape)))
         raise ArtifactError(
             f"{where}: expected '{key}' as {np.dtype(dtype)} ({axes}), got {kind} {found} in {len(data)} bytes; "
             "export again"
         )
-    array: NDArray[Any] = np.frombuffer(data, dtype=kind, offset=head.tell()).reshape(found)
-    return array
+    array = np.frombuffer(data, dtype=kind, offset=head.tell()).reshape(found, order="F" if fortran else "C")
+    return np.ascontiguousarray(array)

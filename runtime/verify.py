@@ -17,8 +17,7 @@ if TYPE_CHECKING:
     from numpy.typing import NDArray
 
 RTOL = 1e-4
-ATOL_OF_SCALE = 1e-5
-"""Without an absolute tolerance: this part of a channel's largest expected value, so that zeros compare too."""
+ATOL = 1e-5
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -39,9 +38,9 @@ class ForecastCheck:
     max_abs: float
     """Largest difference, raw units of the channel."""
     max_rel: float
-    """Largest difference as a part of the channel's largest expected value."""
-    of_tolerance: float
-    """Largest difference as a part of what is allowed at its place; above 1 fails."""
+    """Largest difference over the expected value, or over the channel's scale where that is larger."""
+    used: float
+    """Largest difference as a part of what is tolerated at its place; above 1 fails."""
     problem: str | None
 
 
@@ -57,7 +56,7 @@ class Verification:
     providers: tuple[str, ...]
     windows: int
     rtol: float
-    atol: float | None
+    atol: float
     files: tuple[FileCheck, ...]
     forecasts: tuple[ForecastCheck, ...]
 
@@ -73,17 +72,18 @@ class Verification:
 
 
 def verify(
-    path: str | os.PathLike[str], *, device: str = "auto", rtol: float = RTOL, atol: float | None = None
+    path: str | os.PathLike[str], *, device: str = "auto", rtol: float = RTOL, atol: float = ATOL
 ) -> Verification:
     """Hash every file of an artifact and run its golden windows again, all at once and one by one.
 
-    A forecast passes when |found - expected| <= atol + rtol * |expected| everywhere.
+    A forecast passes when |found - expected| <= atol * scale + rtol * |expected| everywhere, as in the exporter's
+    parity check; a channel's scale is its mean over the golden contexts.
 
     Args:
         path: as `Predictor`.
         device: as `Predictor`.
         rtol: relative tolerance.
-        atol: absolute tolerance in raw units; by default a part of each channel's scale.
+        atol: absolute tolerance in units of a channel's scale, so that it means the same for seconds and tokens.
 
     Raises:
         ArtifactError: there is no artifact with a readable manifest, or its golden windows or graph make no sense.
@@ -99,7 +99,7 @@ def verify(
     if predictor is not None and golden is not None:
         for batch in dict.fromkeys((len(golden.context), 1)):
             found = _run(predictor, golden, batch)
-            forecasts += _compare(artifact, golden.forecast, found, batch=batch, rtol=rtol, atol=atol)
+            forecasts += _compare(artifact, golden, found, batch=batch, rtol=rtol, atol=atol)
     return Verification(
         artifact=str(artifact.folder),
         name=artifact.manifest.name,
@@ -134,18 +134,18 @@ def _run(predictor: Predictor, golden: Golden, batch: int) -> NDArray[np.float32
 
 def _compare(
     artifact: Artifact,
-    expected: NDArray[np.float32],
+    golden: Golden,
     found: NDArray[np.float32],
     *,
     batch: int,
     rtol: float,
-    atol: float | None,
+    atol: float,
 ) -> list[ForecastCheck]:
     checks = []
     for c, channel in enumerate(artifact.manifest.channels):
-        want, got = expected[:, :, c].astype(np.float64), found[:, :, c].astype(np.float64)
-        scale = float(np.abs(want).max())
-        allowed = (ATOL_OF_SCALE * scale if atol is None else atol) + rtol * np.abs(want)
+        want, got = golden.forecast[:, :, c].astype(np.float64), found[:, :, c].astype(np.float64)
+        scale = float(golden.context[:, :, c].mean(dtype=np.float64)) or 1.0
+        allowed = atol * scale + rtol * np.abs(want)
         difference = np.abs(got - want)
         # Not a number anywhere is the worst difference of all.
         ratio = np.where(difference == 0, 0.0, difference / np.maximum(allowed, np.finfo(np.float64).tiny))
@@ -154,18 +154,17 @@ def _compare(
         problem = None
         if ratio[worst] > 1:
             problem = (
-                f"{artifact.folder / GOLDEN}: window {worst[0]}, step {worst[1]}, {channel}, "
+                f"{artifact.folder / GOLDEN}: window {worst[0]}, step {worst[1] + 1}, {channel}, "
                 f"level {artifact.manifest.levels[worst[2]]}, batch {batch}: expected {want[worst]:.7g} "
                 f"within {allowed[worst]:.2g}, found {got[worst]:.7g}; do not serve this artifact here"
             )
-        largest = float(difference.max())
         checks.append(
             ForecastCheck(
                 batch=batch,
                 channel=channel,
-                max_abs=largest,
-                max_rel=largest / scale if scale else largest,
-                of_tolerance=float(ratio[worst]),
+                max_abs=float(difference.max()),
+                max_rel=float((difference / np.maximum(np.abs(want), scale)).max()),
+                used=float(ratio[worst]),
                 problem=problem,
             )
         )
