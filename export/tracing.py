@@ -14,7 +14,7 @@ import torch
 from torch.jit import TracerWarning  # type: ignore[attr-defined]
 
 _KNOWN: tuple[tuple[type[Warning], str], ...] = (
-    # The legacy ONNX exporter and TorchScript work in every torch from 2.6 to 2.13; both are announced to go.
+    # The legacy ONNX exporter and TorchScript work from torch 2.6 to 2.13; both are announced to go.
     (DeprecationWarning, r"You are using the legacy TorchScript-based ONNX export"),
     (DeprecationWarning, r"The feature will be removed\. Please remove usage of this function"),
     (DeprecationWarning, r"`torch\.jit\.(trace|trace_method|save|load)` is (deprecated|not supported)"),
