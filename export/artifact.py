@@ -174,7 +174,7 @@ def _real_inputs(checkpoint: Checkpoint) -> dict[str, np.ndarray]:
 def _golden(checkpoint: Checkpoint, inputs: dict[str, np.ndarray]) -> bytes:
     available = len(inputs["context"])
     picked = np.linspace(0, available - 1, min(_GOLDEN_WINDOWS, available)).round().astype(np.int64)
-    arrays = {key: array[picked] for key, array in inputs.items()}
+    arrays: dict[str, Any] = {key: array[picked] for key, array in inputs.items()}
     forecast = parity.torch_forecast(checkpoint.model)(*arrays.values())
     buffer = io.BytesIO()
     np.savez(buffer, **arrays, forecast=forecast)  # plain numbers: nothing is pickled
