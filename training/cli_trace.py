@@ -3,33 +3,21 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Callable, Iterator
-from contextlib import contextmanager
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING
 
 import click
 
 from training.cli import Command
+from training.cli_input import input_options, progress, read_input
 from training.errors import ConfigError
-from training.formats import FORMATS
 from training.trace_write import SYNTHETIC, WRITE_FORMATS, check_writable, to_counts, write_trace
 
 if TYPE_CHECKING:
     from training.trace import Trace
 
 _SETTINGS = {"max_content_width": 110}
-_INPUT_OPTIONS = (
-    click.option("--format", "format_", help=f"Format of the input: {', '.join(FORMATS)}. [told from the header]"),
-    click.option("--columns", help="Columns of other CSVs: time=ts,request_tokens=in,response_tokens=out."),
-)
 _force = click.option("--force", is_flag=True, help="Replace an existing file.")
-
-
-def _input_options(command: Callable[..., None]) -> Callable[..., None]:
-    for option in reversed(_INPUT_OPTIONS):
-        command = option(command)
-    return command
 
 
 class _Group(click.Group):
@@ -57,7 +45,7 @@ def main() -> None:
 
 @main.command(context_settings=_SETTINGS)
 @click.argument("files", nargs=-1, required=True, metavar="FILE...")
-@_input_options
+@input_options
 @click.option("--clean", is_flag=True, help="Repair what can be repaired first; says what it did.")
 @click.option("--json", "as_json", is_flag=True, help="Print all numbers as JSON.")
 @click.option("--plot", type=click.Path(path_type=Path), help="Also draw four panels: .png, .svg or .pdf.")
@@ -75,7 +63,7 @@ def describe(
     from training.describe import describe as facts_of
     from training.trace_table import print_facts
 
-    trace = _read(files, format_, columns, clean)
+    trace = read_input(files, format_, columns, clean)
     if plot is not None:
         from training.trace_plot import plot_trace
 
@@ -91,7 +79,7 @@ def describe(
 @main.command(context_settings=_SETTINGS)
 @click.argument("files", nargs=-1, required=True, metavar="IN...")
 @click.argument("out", type=click.Path(path_type=Path))
-@_input_options
+@input_options
 @click.option("--to", "to", type=click.Choice(WRITE_FORMATS), help="Format to write. [burstgpt; counts for counts]")
 @click.option("--bin", "bin_s", type=float, help="Width of the bins in seconds, for --to counts.")
 @click.option("--clean", is_flag=True, help="Repair what can be repaired first; says what it did.")
@@ -110,7 +98,7 @@ def convert(
     if bin_s is not None and to not in (None, "counts"):
         raise ConfigError(f"--bin: expected --to counts beside it, got --to {to}; drop one of them")
     check_writable(out, force=force)
-    trace = _read(files, format_, columns, clean)
+    trace = read_input(files, format_, columns, clean)
     to = to or ("counts" if trace.is_counts or bin_s is not None else "burstgpt")
     if to == "counts" and (bin_s is not None or not trace.is_counts):
         if bin_s is None:
@@ -125,7 +113,7 @@ def convert(
 @main.command(context_settings=_SETTINGS)
 @click.argument("files", nargs=-1, required=True, metavar="IN...")
 @click.argument("out", type=click.Path(path_type=Path))
-@_input_options
+@input_options
 @_force
 def clean(files: tuple[str, ...], out: Path, format_: str | None, columns: str | None, force: bool) -> None:
     """Drop failed and unreadable rows, clip absurd lengths, sort by time; write the rest.
@@ -133,7 +121,7 @@ def clean(files: tuple[str, ...], out: Path, format_: str | None, columns: str |
     Every action is printed with its number of rows. Requests are written as BurstGPT CSV, counts as counts.
     """
     check_writable(out, force=force)
-    trace = _read(files, format_, columns, True)
+    trace = read_input(files, format_, columns, True)
     if not trace.notes:
         click.echo("Nothing to clean.", err=True)
     _write(trace, out, "counts" if trace.is_counts else "burstgpt", force)
@@ -160,46 +148,11 @@ def synth(out: Path, days: float, rate: float, seed: int, force: bool) -> None:
     click.echo("This trace is synthetic: good for trying things out, not for judging a forecaster.", err=True)
 
 
-def _read(files: tuple[str, ...], format_: str | None, columns: str | None, clean: bool) -> Trace:
-    from training.readers import expand, read_trace
-
-    mapping = _mapping(columns) if columns is not None else None
-    total = sum(path.stat().st_size for path in expand(files))
-    with _progress("Reading", total) as advance:
-        trace = read_trace(files, format=format_, columns=mapping, clean=clean, on_bytes=advance)
-    for note in trace.notes:
-        click.echo(note, err=True)
-    return trace
-
-
-def _mapping(columns: str) -> dict[str, str]:
-    mapping = {}
-    for part in columns.split(","):
-        key, equals, name = part.partition("=")
-        if not (equals and key.strip() and name.strip()):
-            raise ConfigError(f"--columns: expected KEY=COLUMN,..., got '{part}'; write for example time=ts,requests=n")
-        mapping[key.strip()] = name.strip()
-    return mapping
-
-
 def _write(trace: Trace, out: Path, format_: str, force: bool, model: str = "unknown") -> None:
-    with _progress("Writing", len(trace)) as advance:
+    with progress("Writing", len(trace)) as advance:
         write_trace(trace, out, format=format_, model=model, force=force, on_rows=advance)
     what = f"{len(trace):,} bins of {trace.bin_s:g} s" if trace.is_counts else f"{len(trace):,} requests"
     click.echo(f"{out}: {what}, {trace.span_s / 86400:.3g} days, {format_}")
-
-
-@contextmanager
-def _progress(label: str, total: int) -> Iterator[Callable[[int], None]]:
-    """A bar on stderr that leaves no trace, and nothing at all where stderr is no terminal."""
-    from rich.console import Console
-    from rich.progress import BarColumn, Progress, TaskProgressColumn, TextColumn, TimeRemainingColumn
-
-    console = Console(stderr=True)
-    layout: tuple[Any, ...] = (TextColumn(label), BarColumn(), TaskProgressColumn(), TimeRemainingColumn())
-    with Progress(*layout, console=console, transient=True, disable=not console.is_terminal) as progress:
-        task = progress.add_task(label, total=total)
-        yield lambda amount: progress.advance(task, amount)
 
 
 if __name__ == "__main__":

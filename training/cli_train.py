@@ -10,6 +10,7 @@ import click
 from rich.console import Console
 
 from training.cli import Command
+from training.cli_input import input_options, read_input
 from training.config import build_runs, load_toml, parse_setting
 from training.errors import ConfigError
 from training.registry import model_names
@@ -38,8 +39,7 @@ def _complete_models(ctx: click.Context, param: click.Parameter, incomplete: str
 
 @click.command(cls=Command, epilog=_EPILOG, context_settings={"max_content_width": 110})
 @click.option("--trace", "traces", multiple=True, required=True, metavar="FILE", help="Trace file or glob; repeatable.")
-@click.option("--format", "trace_format", help="Trace format; detected from the header by default.")
-@click.option("--columns", help="Column mapping of other CSVs: time=ts,request_tokens=in,response_tokens=out.")
+@input_options
 @click.option("--clean", is_flag=True, help="Drop failed and unreadable rows, sort; says what it did.")
 @click.option(
     "--model",
@@ -69,7 +69,7 @@ def _complete_models(ctx: click.Context, param: click.Parameter, incomplete: str
 @click.option("--json", "as_json", is_flag=True, help="Print the report as JSON.")
 def main(
     traces: tuple[str, ...],
-    trace_format: str | None,
+    format_: str | None,
     columns: str | None,
     clean: bool,
     models: str,
@@ -99,16 +99,12 @@ def main(
     from training.device import resolve_device
     from training.plots import plot_loss
     from training.progress import TrainingProgress
-    from training.readers import read_trace
     from training.report import legend, print_table, save_report
     from training.run import prepare, train_models
 
     stderr = Console(stderr=True, highlight=False)
     device = resolve_device(runs[0].fit.device)
-    mapping = dict(parse_setting(part) for part in columns.split(",")) if columns else None
-    trace = read_trace(traces, format=trace_format, columns=mapping, clean=clean)
-    for note in trace.notes:
-        stderr.print(note)
+    trace = read_input(traces, format_, columns, clean)
     data = prepare(trace, runs[0].data)
     stderr.print(
         f"{', '.join(trace.sources)}: {len(trace)} rows, {len(data.series)} steps of the {data.series.kind} series; "

@@ -205,8 +205,9 @@ def _calendar(choice: str, data: Data) -> tuple[str, ...]:
     if choice == "none" or (choice == "auto" and not epoch_load):
         return ()
     if choice == "auto":
-        span_s = series.time_s[data.split.train_end - 1] - series.time_s[0]
-        return tuple(name for name, cycle_s in CYCLES_S.items() if span_s >= 2 * cycle_s)
+        assert series.bin_s is not None
+        seen_s = data.split.train_end * series.bin_s  # missing data does not count
+        return tuple(name for name, cycle_s in CYCLES_S.items() if seen_s >= 2 * cycle_s)
     if series.clock != "epoch":
         raise ConfigError(
             f"calendar: expected a trace with wall-clock times, got relative ones; use calendar=none, not {choice}"
