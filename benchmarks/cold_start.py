@@ -11,16 +11,16 @@ from __future__ import annotations
 
 import json
 import os
-import platform
 import statistics
 import subprocess
 import sys
 import time
-from importlib.metadata import PackageNotFoundError, version
 from pathlib import Path
 from typing import Any
 
 import click
+
+from benchmarks.machine import describe_machine
 
 ROOT = Path(__file__).resolve().parent.parent
 DEFAULT = ROOT / "tests" / "runtime" / "artifacts" / "load"
@@ -108,9 +108,7 @@ def measure(artifact: str | os.PathLike[str], *, pairs: int) -> dict[str, Any]:
         "target": {"wall_ratio": TARGET_RATIO, "rss_more_mb": TARGET_RSS_MB},
         "median": median,
         "samples": samples,
-        "machine": {"system": platform.platform(), "processor": _processor(), "cpus": os.cpu_count()},
-        "versions": {"python": platform.python_version(), **_versions()},
-        "commit": _commit(),
+        "machine": describe_machine(),
     }
 
 
@@ -135,28 +133,6 @@ def _sample(name: str, arguments: list[str]) -> dict[str, float]:
 
 def _graph_bytes(folder: Path) -> int:
     return (folder / "model.onnx").stat().st_size
-
-
-def _processor() -> str:
-    for line in Path("/proc/cpuinfo").read_text().splitlines():
-        if line.startswith("model name"):
-            return line.split(":", 1)[1].strip()
-    return platform.machine()
-
-
-def _versions() -> dict[str, str]:
-    found = {}
-    for name in ("fcast", "numpy", "onnxruntime", "onnxruntime-gpu"):
-        try:
-            found[name] = version(name)
-        except PackageNotFoundError:
-            continue
-    return found
-
-
-def _commit() -> str | None:
-    git = subprocess.run(["git", "rev-parse", "HEAD"], capture_output=True, text=True, cwd=ROOT, check=False)
-    return git.stdout.strip() or None
 
 
 if __name__ == "__main__":

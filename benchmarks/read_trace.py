@@ -12,16 +12,15 @@ from __future__ import annotations
 
 import argparse
 import json
-import os
-import platform
 import statistics
 import subprocess
 import sys
 import tempfile
 import threading
 import time
-from importlib.metadata import version
 from pathlib import Path
+
+from benchmarks.machine import describe_machine
 
 TARGETS = {"time_ratio": 2.0, "memory_ratio": 3.0}
 BYTES_PER_ROW = 16  # float64 time, two int32 token counts
@@ -87,10 +86,7 @@ def compare(rows: int, repeats: int) -> dict:
         "memory_ratio": subjects_result["fcast"]["peak_bytes"] / (BYTES_PER_ROW * len(trace)),
         "targets": TARGETS,
         "subjects": subjects_result,
-        "machine": {"processor": _processor(), "cores": os.cpu_count(), "system": platform.system()},
-        "versions": {"python": platform.python_version()}
-        | {name: version(name) for name in ("fcast", "numpy", "pyarrow")},
-        "commit": _commit(),
+        "machine": describe_machine(),
     }
 
 
@@ -141,16 +137,6 @@ def _resident_bytes() -> int:
 def _status_bytes(key: str) -> int:
     lines = Path("/proc/self/status").read_text().splitlines()
     return next(int(line.split()[1]) * 1024 for line in lines if line.startswith(key + ":"))
-
-
-def _processor() -> str:
-    lines = Path("/proc/cpuinfo").read_text().splitlines()
-    return next((line.split(":", 1)[1].strip() for line in lines if line.startswith("model name")), platform.machine())
-
-
-def _commit() -> str | None:
-    done = subprocess.run(["git", "rev-parse", "HEAD"], capture_output=True, text=True, check=False)
-    return done.stdout.strip() or None
 
 
 if __name__ == "__main__":
