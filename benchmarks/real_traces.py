@@ -41,8 +41,8 @@ def main(traces: Path, out: Path, resume: bool) -> None:
         runs, artifacts = out / job, out / "artifacts"
         started = time.perf_counter()
         again = "--resume" if resume else "--overwrite"
-        words = ["fcast-train", "--trace", traces / file, "--model", ",".join(MODELS), *options, "--out", runs, again]
-        report = json.loads(_run(*words, "--json"))
+        words = ["--trace", traces / file, "--model", ",".join(MODELS), *options, "--out", runs, again]
+        report = json.loads(_run("fcast-train", *words, "--json"))
         seconds = time.perf_counter() - started
         rows = {}
         for model in MODELS:
