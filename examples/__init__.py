@@ -1,0 +1,1 @@
+"""Short scripts that show the whole toolchain; the tests run them."""
