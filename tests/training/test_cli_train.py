@@ -66,7 +66,9 @@ def test_json_prints_the_report_and_nothing_else(trace_file, tmp_path):
 
 
 def test_a_load_series_of_a_request_trace_trains(trace_file, tmp_path):
-    result = run("--trace", trace_file, "--series", "load", "--bin", "1", "--model", "dlinear", "--out", tmp_path, *SMALL)
+    result = run(
+        "--trace", trace_file, "--series", "load", "--bin", "1", "--model", "dlinear", "--out", tmp_path, *SMALL
+    )
     assert result.exit_code == 0, result.output
     assert "load series" in result.stdout
 
