@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import sys
 from pathlib import Path
 from typing import Any
 
@@ -99,22 +100,22 @@ def main(
     from training.device import resolve_device
     from training.plots import plot_loss
     from training.progress import TrainingProgress
-    from training.report import legend, print_table, save_report
+    from training.report import legend, save_report, table
     from training.run import prepare, train_models
 
-    stderr = Console(stderr=True, highlight=False)
     device = resolve_device(runs[0].fit.device)
     trace = read_input(traces, format_, columns, clean)
     data = prepare(trace, runs[0].data)
-    stderr.print(
-        f"{', '.join(trace.sources)}: {len(trace)} rows, {len(data.series)} steps of the {data.series.kind} series; "
-        f"{len(data.split.train)} training windows, on {device}"
+    click.echo(
+        f"{', '.join(trace.sources)}: {len(trace):,} rows, {len(data.series):,} steps of the {data.series.kind} series, "
+        f"{len(data.split.train):,} training windows, on {device}",
+        err=True,
     )
     try:
         with TrainingProgress(windows=len(data.split.train), epochs=runs[0].fit.epochs) as progress:
             report = train_models(data, runs, out, resume=resume, overwrite=overwrite, on_model=progress.on_model)
     except KeyboardInterrupt:
-        stderr.print("Stopped. Run the same command with --resume to go on from the last whole epoch.")
+        click.echo("Stopped. Run the same command with --resume to go on from the last whole epoch.", err=True)
         raise
     save_report(report, out)
     for model in report["models"]:
@@ -124,7 +125,7 @@ def main(
     if as_json:
         click.echo(json.dumps(report))
         return
-    console = Console(width=None if stderr.is_terminal else 120, highlight=False)
-    console.print(print_table(report))
+    console = Console(highlight=False, width=None if sys.stdout.isatty() else 120)
+    console.print(table(report, width=console.width))
     click.echo(legend(report))
     click.echo(f"Report: {out / 'report.md'}\nNext: fcast-export {out / report['best_model']} --format onnx")

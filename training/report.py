@@ -12,6 +12,7 @@ from rich.table import Table
 from training.checkpoint import write_atomically
 
 JSON, MARKDOWN = "report.json", "report.md"
+_WIDE = 115
 
 
 def _rows(report: dict[str, Any]) -> list[dict[str, Any]]:
@@ -22,15 +23,18 @@ def _rows(report: dict[str, Any]) -> list[dict[str, Any]]:
     return sorted(rows, key=lambda row: float(row["validation"]["wql"]["mean"]))
 
 
-def _header(report: dict[str, Any]) -> list[str]:
-    per_channel = report["channels"] if len(report["channels"]) > 1 else []
-    return ["forecaster", "validation", "test", *per_channel, "vs baseline", "WAPE", "cover 0.9"]
+def _channels(report: dict[str, Any]) -> list[str]:
+    """Channels that get a column of their own; a single one would repeat the mean."""
+    return list(report["channels"]) if len(report["channels"]) > 1 else []
 
 
-def _cells(report: dict[str, Any], row: dict[str, Any]) -> list[str]:
+def _header(channels: Sequence[str]) -> list[str]:
+    return ["forecaster", "validation", "test", *channels, "vs baseline", "WAPE", "cover 0.9"]
+
+
+def _cells(report: dict[str, Any], row: dict[str, Any], channels: Sequence[str]) -> list[str]:
     bar = next(b for b in report["baselines"] if b["name"] == report["best_baseline"])["test"]["wql"]["mean"]
     test = row["test"]
-    channels = report["channels"] if len(report["channels"]) > 1 else []
     level = min(range(len(test["levels"])), key=lambda q: abs(test["levels"][q] - 0.9))
     cover = sum(test["coverage"][c][level] for c in report["channels"]) / len(report["channels"])
     best = row["name"] == report["best_model"]
@@ -61,26 +65,28 @@ def legend(report: dict[str, Any]) -> str:
     )
 
 
-def print_table(report: dict[str, Any]) -> Table:
-    """The comparison as a rich table."""
-    table = Table(title=f"{', '.join(report['trace']['sources'])} as {report['kind']} series", title_justify="left")
-    for index, name in enumerate(_header(report)):
-        table.add_column(name.replace("_", "\n", 1), justify="right" if index else "left", no_wrap=True)
+def table(report: dict[str, Any], *, width: int) -> Table:
+    """The comparison, for a screen of so many columns; a narrow one goes without the single channels."""
+    channels = _channels(report) if width >= _WIDE else []
+    shown = Table(title=f"{', '.join(report['trace']['sources'])} as {report['kind']} series", title_justify="left")
+    for index, name in enumerate(_header(channels)):
+        shown.add_column(name.replace("_", "\n", 1), justify="right" if index else "left", no_wrap=True)
     for row in _rows(report):
         style = "bold green" if row["name"] == report["best_model"] else "" if row["model"] else "dim"
-        table.add_row(*_cells(report, row), style=style)
-    return table
+        shown.add_row(*_cells(report, row, channels), style=style)
+    return shown
 
 
 def save_report(report: dict[str, Any], out: Path) -> None:
     """Write `report.json` and `report.md` into the folder of the runs."""
+    channels = _channels(report)
     lines = [
         f"# {', '.join(report['trace']['sources'])} as {report['kind']} series",
         "",
         f"{report['trace']['rows']} rows, {report['trace']['steps']} steps; windows: {report['split']['train']} train, "
         f"{report['split']['validation']} validation, {report['split']['test']} test (split by time).",
         "",
-        *_markdown(_header(report), [_cells(report, row) for row in _rows(report)]),
+        *_markdown(_header(channels), [_cells(report, row, channels) for row in _rows(report)]),
         "",
         legend(report),
         "",
