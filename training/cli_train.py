@@ -107,8 +107,8 @@ def main(
     trace = read_input(traces, format_, columns, clean)
     data = prepare(trace, runs[0].data)
     click.echo(
-        f"{', '.join(trace.sources)}: {len(trace):,} rows, {len(data.series):,} steps of the {data.series.kind} series, "
-        f"{len(data.split.train):,} training windows, on {device}",
+        f"{', '.join(trace.sources)}: {len(trace):,} rows, {len(data.series):,} steps of the {data.series.kind} series "
+        f"with {len(data.split.train):,} training windows, on {device}",
         err=True,
     )
     try:
