@@ -61,7 +61,7 @@ class DataConfig:
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
-class ModelConfig:
+class ForecasterConfig:
     """The architecture and the scaling around it."""
 
     model: str = "gru"
@@ -119,7 +119,7 @@ class RunConfig:
     """Everything a run is made of."""
 
     data: DataConfig = field(default_factory=DataConfig)
-    model: ModelConfig = field(default_factory=ModelConfig)
+    model: ForecasterConfig = field(default_factory=ForecasterConfig)
     fit: FitConfig = field(default_factory=FitConfig)
 
     def to_dict(self) -> dict[str, Any]:
@@ -130,7 +130,7 @@ class RunConfig:
     def from_dict(cls, saved: Mapping[str, Any]) -> RunConfig:
         """Read back what `to_dict` gave, after a round trip through JSON."""
         data = {**saved["data"], "levels": tuple(saved["data"]["levels"]), "split": tuple(saved["data"]["split"])}
-        return cls(data=DataConfig(**data), model=ModelConfig(**saved["model"]), fit=FitConfig(**saved["fit"]))
+        return cls(data=DataConfig(**data), model=ForecasterConfig(**saved["model"]), fit=FitConfig(**saved["fit"]))
 
 
 def load_toml(path: Path) -> dict[str, Any]:
@@ -178,7 +178,7 @@ def _literal(text: str) -> Any:
 def build_runs(models: Sequence[str], settings: Mapping[str, Any]) -> list[RunConfig]:
     """One run per model from flat settings.
 
-    A key is a field of `DataConfig`, `ModelConfig` or `FitConfig`, or a hyper-parameter; the latter goes to every
+    A key is a field of `DataConfig`, `ForecasterConfig` or `FitConfig`, or a hyper-parameter; the latter goes to every
     chosen model that has it.
 
     Raises:
@@ -187,7 +187,7 @@ def build_runs(models: Sequence[str], settings: Mapping[str, Any]) -> list[RunCo
     parts: dict[str, dict[str, Any]] = {"data": {}, "model": {}, "fit": {}}
     homes = {
         f.name: (part, f.type)
-        for part, cls in (("data", DataConfig), ("model", ModelConfig), ("fit", FitConfig))
+        for part, cls in (("data", DataConfig), ("model", ForecasterConfig), ("fit", FitConfig))
         for f in fields(cls)
         if f.name not in ("model", "params")
     }
@@ -207,7 +207,7 @@ def build_runs(models: Sequence[str], settings: Mapping[str, Any]) -> list[RunCo
     return [
         replace(
             base,
-            model=ModelConfig(
+            model=ForecasterConfig(
                 model=name, params={k: v for k, v in hyper.items() if k in known[name]}, **parts["model"]
             ),
         )

@@ -7,7 +7,7 @@ from dataclasses import fields
 
 import pytest
 
-from training.config import DataConfig, FitConfig, ModelConfig, RunConfig, build_runs, load_toml, parse_setting
+from training.config import DataConfig, FitConfig, ForecasterConfig, RunConfig, build_runs, load_toml, parse_setting
 from training.errors import ConfigError
 
 
@@ -82,6 +82,6 @@ def test_a_file_that_is_not_toml_or_not_there_is_refused(tmp_path):
 
 
 def test_config_is_frozen():
-    for config in (DataConfig(), ModelConfig(), FitConfig()):
+    for config in (DataConfig(), ForecasterConfig(), FitConfig()):
         with pytest.raises(AttributeError, match="cannot assign"):
             setattr(config, fields(config)[0].name, 3)
