@@ -8,7 +8,7 @@ from pathlib import Path
 import pytest
 import torch
 
-from training.config import DataConfig, FitConfig, ModelConfig, RunConfig
+from training.config import DataConfig, FitConfig, ForecasterConfig, RunConfig
 from training.run import prepare, train_model
 from training.synth import synthesize
 
@@ -20,7 +20,7 @@ def train(folder: Path, *, series: str, model: str, calendar: str, seed: int = 0
     trace = replace(trace, clock="epoch", time_s=trace.time_s + 1.7e9)
     config = RunConfig(
         data=DataConfig(series=series, context=12, horizon=4, bin_s=30.0),
-        model=ModelConfig(model=model, calendar=calendar, params={"hidden_size": 8} if model == "gru" else {}),
+        model=ForecasterConfig(model=model, calendar=calendar, params={"hidden_size": 8} if model == "gru" else {}),
         fit=FitConfig(epochs=1, device="cpu", seed=seed),
     )
     folder.mkdir(parents=True)
