@@ -7,6 +7,7 @@ from typing import Any
 
 import numpy as np
 
+from training.bins import bin_of_times
 from training.trace import GAP_S, Trace
 from training.trace_write import to_counts
 
@@ -68,7 +69,7 @@ def dispersion(trace: Trace, bin_s: float) -> float | None:
     between = np.diff(trace.time_s, prepend=trace.time_s[0])
     # Close each gap by whole bins, so that it weighs nothing.
     closed = trace.time_s - np.cumsum(np.where(between > GAP_S, between // bin_s, 0) * bin_s)
-    index = np.floor(closed / bin_s + (5e-7 if trace.is_counts else 0)).astype(np.int64)
+    index = bin_of_times(closed + 0.5 * (trace.bin_s or 0.0), bin_s)  # a row of counts by its middle
     index -= index[0]
     if not 10 < index[-1] < _MAX_BINS:
         return None

@@ -17,12 +17,12 @@ from itertools import pairwise
 
 import numpy as np
 
-from training.errors import ConfigError, TraceError
+from training.bins import bin_of_rows, bin_of_times, check_bins
+from training.errors import TraceError
 from training.trace import GAP_S, Trace
 
 KINDS = ("requests", "load")
 UNITS = {"inter_arrival_s": "s", "request_tokens": "tokens", "response_tokens": "tokens", "requests": "requests"}
-MAX_BINS = 50_000_000
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -71,10 +71,8 @@ def build_series(trace: Trace, *, kind: str, bin_s: float = 60.0, gap_s: float =
         if trace.is_counts:
             raise TraceError(f"{where}: expected one row per request, got counts per bin; use --series load")
         series = _request_steps(trace, gap_s=gap_s)
-    elif trace.is_counts:
-        series = _bins_of_counts(trace, bin_s=bin_s, gap_s=gap_s, where=where)
     else:
-        series = _bins_of_requests(trace, bin_s=bin_s, gap_s=gap_s, where=where)
+        series = _load_steps(trace, bin_s=bin_s, gap_s=gap_s, where=where)
     if not len(series):
         step = "request after the first" if kind == "requests" else f"whole bin of {bin_s:g} s"
         raise TraceError(f"{where}: expected at least one {step}, got {len(trace)} row(s); use a longer trace")
@@ -107,90 +105,49 @@ def _tokens(tokens: np.ndarray | None, rows: int) -> np.ndarray:
     return tokens
 
 
-def _bins_of_requests(trace: Trace, *, bin_s: float, gap_s: float, where: str) -> Series:
-    breaks = np.flatnonzero(np.diff(trace.time_s) > gap_s) + 1
-    edges = [0, *breaks.tolist(), len(trace)]
-    request_tokens = _tokens(trace.request_tokens, len(trace))
-    response_tokens = _tokens(trace.response_tokens, len(trace))
+def _load_steps(trace: Trace, *, bin_s: float, gap_s: float, where: str) -> Series:
+    if trace.is_counts:
+        assert trace.bin_s is not None
+        index = bin_of_rows(trace.time_s, row_s=trace.bin_s, bin_s=bin_s, where=where)
+        rows_per_bin = round(bin_s / trace.bin_s)
+    else:
+        index = bin_of_times(trace.time_s, bin_s)
+        rows_per_bin = 0
+    totals = [t for t in (trace.requests, trace.request_tokens, trace.response_tokens) if t is not None]
     values, times, segments = [], [], []
-    for number, (lo, hi) in enumerate(pairwise(edges)):
-        if lo == hi:
-            continue
-        index = np.floor(trace.time_s[lo:hi] / bin_s)
-        first, last = index[0] + 1, index[-1] - 1  # the edge bins are partial
-        count = int(last - first + 1)
+    breaks = np.flatnonzero(np.diff(trace.time_s) - (trace.bin_s or 0.0) > gap_s) + 1
+    for number, (lo, hi) in enumerate(pairwise([0, *breaks.tolist(), len(trace)])):
+        first, last = int(index[lo]) + 1, int(index[hi - 1]) - 1  # the edge bins may be half recorded
+        if trace.is_counts:
+            first, last = _covered(trace, index, lo, hi, rows_per_bin)
+        count = last - first + 1
         if count < 1:
             continue
-        _check_count(count, bin_s=bin_s, where=where)
-        slot = (index - first).astype(np.int64)
+        check_bins(count, bin_s=bin_s, where=where)
+        slot = index[lo:hi] - first
         inside = (slot >= 0) & (slot < count)
         slot = slot[inside]
-        totals = [
-            np.bincount(slot, minlength=count),
-            np.bincount(slot, weights=request_tokens[lo:hi][inside], minlength=count),
-            np.bincount(slot, weights=response_tokens[lo:hi][inside], minlength=count),
-        ]
-        values.append(np.stack(totals, axis=1).astype(np.float32))
-        times.append((first + np.arange(count)) * bin_s)
-        segments.append(np.full(count, number, np.int32))
-    return _load_series(trace, values, times, segments, channels=3, bin_s=bin_s, gap_s=gap_s)
-
-
-def _bins_of_counts(trace: Trace, *, bin_s: float, gap_s: float, where: str) -> Series:
-    assert trace.requests is not None
-    assert trace.bin_s is not None
-    factor = round(bin_s / trace.bin_s)
-    if factor < 1 or abs(factor * trace.bin_s - bin_s) > 1e-6 * bin_s:
-        raise ConfigError(
-            f"--bin: expected a whole multiple of the trace's {trace.bin_s:g} s bins, got {bin_s:g}; "
-            f"use --bin {trace.bin_s * max(1, factor):g}"
-        )
-    totals = [trace.requests, trace.request_tokens, trace.response_tokens]
-    columns = np.stack([t for t in totals if t is not None], axis=1)
-    breaks = np.flatnonzero(np.diff(trace.time_s) - trace.bin_s > gap_s) + 1
-    edges = [0, *breaks.tolist(), len(trace)]
-    values, times, segments = [], [], []
-    for number, (lo, hi) in enumerate(pairwise(edges)):
-        if hi - lo < 3:
-            continue
-        start_s, rows = trace.time_s[lo + 1 : hi - 1], columns[lo + 1 : hi - 1]  # edge rows: half recorded
-        first = np.ceil(start_s[0] / bin_s - 1e-6)
-        end = np.floor((start_s[-1] + trace.bin_s) / bin_s + 1e-6)
-        count = int(end - first)
-        if count < 1:
-            continue
-        _check_count(count, bin_s=bin_s, where=where)
-        slot = (np.floor(start_s / bin_s + 1e-6) - first).astype(np.int64)
-        inside = (slot >= 0) & (slot < count)
-        binned = [np.bincount(slot[inside], weights=c[inside], minlength=count) for c in rows.T]
+        binned = [np.bincount(slot, weights=total[lo:hi][inside], minlength=count) for total in totals]
+        if not trace.is_counts:
+            binned.insert(0, np.bincount(slot, minlength=count))
         values.append(np.stack(binned, axis=1).astype(np.float32))
         times.append((first + np.arange(count)) * bin_s)
         segments.append(np.full(count, number, np.int32))
-    return _load_series(trace, values, times, segments, channels=columns.shape[1], bin_s=bin_s, gap_s=gap_s)
-
-
-def _check_count(count: int, *, bin_s: float, where: str) -> None:
-    if count > MAX_BINS:
-        raise ConfigError(f"{where}: expected at most {MAX_BINS} bins, got {count}; use a --bin wider than {bin_s:g} s")
-
-
-def _load_series(
-    trace: Trace,
-    values: list[np.ndarray],
-    times: list[np.ndarray],
-    segments: list[np.ndarray],
-    *,
-    channels: int,
-    bin_s: float,
-    gap_s: float,
-) -> Series:
+    channels = ("requests", "request_tokens", "response_tokens")[: len(totals) + (not trace.is_counts)]
     return Series(
         kind="load",
-        channels=("requests", "request_tokens", "response_tokens")[:channels],
-        values=np.concatenate(values) if values else np.empty((0, channels), np.float32),
+        channels=channels,
+        values=np.concatenate(values) if values else np.empty((0, len(channels)), np.float32),
         time_s=np.concatenate(times) if times else np.empty(0, np.float64),
         segment=np.concatenate(segments) if segments else np.empty(0, np.int32),
         clock=trace.clock,
         bin_s=bin_s,
         gap_s=gap_s,
     )
+
+
+def _covered(trace: Trace, index: np.ndarray, lo: int, hi: int, rows_per_bin: int) -> tuple[int, int]:
+    """First and last bin that the rows lo..hi-1 cover wholly, without the edge rows, which may be half recorded."""
+    assert trace.bin_s is not None
+    rows = np.rint(trace.time_s[[lo, hi - 1]] / trace.bin_s).astype(np.int64)
+    return -int(-(rows[0] + 1) // rows_per_bin), int(rows[1] // rows_per_bin) - 1

@@ -12,6 +12,7 @@ from typing import IO
 
 import numpy as np
 
+from training.bins import bin_of_rows, bin_of_times, check_bins
 from training.errors import ConfigError, TraceError, nearest
 from training.trace import GAP_S, Trace
 
@@ -19,7 +20,6 @@ WRITE_FORMATS = ("burstgpt", "azure", "counts")
 SYNTHETIC = "synthetic"
 """What the Model column of a generated trace holds."""
 
-_MAX_BINS = 50_000_000
 _BATCH = 100_000
 
 
@@ -69,23 +69,18 @@ def to_counts(trace: Trace, bin_s: float) -> Trace:
     data, are left out, and a note says how many.
 
     Raises:
-        ConfigError: `bin_s` is not positive, or not a whole multiple of the bins that a trace of counts has.
-        TraceError: more bins than memory allows.
+        ConfigError: `bin_s` is not positive, not a whole multiple of the bins that a trace of counts has, or so
+            narrow that the bins would not fit into memory.
+        TraceError: counts do not start at multiples of their bins.
     """
     where, bin_s = ", ".join(trace.sources), float(bin_s)
     if not (np.isfinite(bin_s) and bin_s > 0):
         raise ConfigError(f"{where}: expected a bin above 0 s, got {bin_s:g}; give a width in seconds")
+    check_bins(int(trace.span_s / bin_s), bin_s=bin_s, where=where)
     if trace.bin_s is not None:
-        multiple = bin_s / trace.bin_s
-        if round(multiple) < 1 or abs(multiple - round(multiple)) > 1e-6:
-            raise ConfigError(
-                f"{where}: expected a whole multiple of the trace's bins of {trace.bin_s:g} s, got {bin_s:g} s; "
-                "counts cannot be split"
-            )
-    if trace.span_s / bin_s > _MAX_BINS:
-        raise TraceError(f"{where}: expected at most {_MAX_BINS:,} bins, got {trace.span_s / bin_s:,.0f}; widen --bin")
-    # The half millionth of a bin forgives starts that are not exact in binary, such as 0.3 = 3 * 0.1.
-    index = np.floor(trace.time_s / bin_s + (5e-7 if trace.is_counts else 0.0)).astype(np.int64)
+        index = bin_of_rows(trace.time_s, row_s=trace.bin_s, bin_s=bin_s, where=where)
+    else:
+        index = bin_of_times(trace.time_s, bin_s)
     first = int(index[0])
     bins = int(index[-1]) - first + 1
     keep = np.ones(bins, dtype=bool)

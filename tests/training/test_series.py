@@ -8,6 +8,7 @@ import numpy as np
 import pytest
 
 from tests.training.traces import count_trace, request_trace
+from training.bins import bin_of_times
 from training.errors import ConfigError, TraceError
 from training.series import build_series
 
@@ -106,5 +107,33 @@ def test_a_trace_of_one_row_is_too_short(kind):
 
 
 def test_a_bin_far_too_narrow_for_the_span_is_refused():
-    with pytest.raises(ConfigError, match="at most 50000000 bins.*wider"):
+    with pytest.raises(ConfigError, match="at most 50,000,000 bins.*wider"):
         build_series(rows([0.0, 20000.0]), kind="load", bin_s=1e-4)
+
+
+@pytest.mark.parametrize("bin_s", [0.1, 0.3, 0.7, 60.0])
+def test_a_time_on_an_edge_lies_in_the_bin_that_begins_there(bin_s):
+    k = np.arange(5000)
+    np.testing.assert_array_equal(bin_of_times(k * bin_s, bin_s), k)
+    np.testing.assert_array_equal(bin_of_times(np.nextafter(k[1:] * bin_s, 0), bin_s), k[:-1])
+
+
+@pytest.mark.parametrize(("row_s", "bin_s"), [(0.05, 0.05), (0.02, 0.1), (0.1, 0.3)])
+def test_counts_in_narrow_bins_on_the_epoch_clock_lose_and_double_nothing(row_s, bin_s):
+    rows = np.arange(4000) + round(1.7e9 / row_s)
+    trace = replace(count_trace(np.ones(4000), bin_s=row_s), time_s=rows * row_s, clock="epoch")
+    series = build_series(trace, kind="load", bin_s=bin_s)
+    assert set(series.values[:, 0].tolist()) == {round(bin_s / row_s)}
+    assert len(series) >= 4000 * row_s / bin_s - 3
+
+
+def test_counts_that_straddle_the_bins_of_the_clock_are_refused():
+    with pytest.raises(TraceError, match=r"start at multiples of 10 s, got one at .*5.000000; shift the times"):
+        build_series(count_trace(np.ones(50), start_s=5.0), kind="load", bin_s=60)
+
+
+def test_a_silence_of_exactly_the_gap_is_no_gap():
+    times = [0.0, 1.0, 101.0, 201.5]
+    assert build_series(rows(times), kind="requests", gap_s=100).segment.tolist() == [0, 0]
+    assert len(set(build_series(rows([0.0, 10, 110, 120]), kind="load", bin_s=5, gap_s=100).segment.tolist())) == 1
+    assert len(set(build_series(rows([0.0, 10, 110.1, 120]), kind="load", bin_s=5, gap_s=100).segment.tolist())) == 2

@@ -135,7 +135,7 @@ def test_what_cannot_be_written_is_refused(tmp_path: Path) -> None:
         write_trace(trace, tmp_path / "a", format="azure")
     with pytest.raises(ConfigError, match="whole multiple .* got 15 s"):
         to_counts(to_counts(trace, 10), 15)
-    with pytest.raises(TraceError, match="widen --bin"):
+    with pytest.raises(ConfigError, match="use a --bin wider"):
         to_counts(requests([0.0, 1e8]), 0.01)
     assert list(tmp_path.iterdir()) == []
 
