@@ -8,7 +8,6 @@ import torch
 
 from training.errors import ConfigError, DeviceError
 
-
 _log = logging.getLogger(__name__)
 
 

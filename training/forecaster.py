@@ -118,11 +118,13 @@ def _probe(model: str, network: nn.Module, *, context: int, features: int) -> to
     except (RuntimeError, ValueError, IndexError) as error:
         reason = str(error).strip().splitlines()[0]
         raise ConfigError(
-            f"{model}: expected an architecture for windows (B, {context}, {features}), got: {reason}; correct its forward"
+            f"{model}: expected an architecture for (B, {context}, {features}), got: {reason}; correct its forward"
         ) from error
     network.train(was_training)
     if out.dim() != 2 or len(out) != 2:
-        raise ConfigError(f"{model}: expected features (B, D) or (B, L, D), got {tuple(out.shape)}; correct its forward")
+        raise ConfigError(
+            f"{model}: expected features (B, D) or (B, L, D), got {tuple(out.shape)}; correct its forward"
+        )
     return out
 
 

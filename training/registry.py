@@ -1,9 +1,9 @@
 """The registry of models, the one extension point of the training side.
 
 An entry is an architecture, or a `BasePredictor` of the documented Python API (training/model_interface.py), whose
-`build_model` gives one. An architecture is an `nn.Module` class whose constructor takes `(channels, context, horizon, *, ...)` and whose
-forward maps scaled values (B, L, F) to features (B, D) or (B, L, D), of which the last step is used. Its
-keyword-only arguments are its hyper-parameters; each needs a default. Scaling, head, loss, training, export and
+`build_model` gives one. An architecture is an `nn.Module` class whose constructor takes `(channels, context, horizon,
+*, ...)` and whose forward maps scaled values (B, L, F) to features (B, D) or (B, L, D), of which the last step is used.
+Its keyword-only arguments are its hyper-parameters; each needs a default. Scaling, head, loss, training, export and
 streaming come for free.
 """
 
