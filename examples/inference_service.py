@@ -2,8 +2,8 @@
 
     python -m examples.inference_service --trace BurstGPT_1.csv --models models
 
-`python -m examples.offline_gpu_training` saves the models. A scheduler should rather embed `runtime.Predictor`: no torch,
-microseconds a forecast.
+`python -m examples.offline_gpu_training` saves the models. A scheduler should rather embed `runtime.Predictor`: no
+torch, microseconds a forecast.
 """
 
 from __future__ import annotations

@@ -35,10 +35,10 @@ def resolve_device(name: str) -> torch.device:
             missing = f"{torch.cuda.device_count()} GPU(s); use a smaller index"
         else:
             return torch.device("cuda", int(index or 0))
-        raise DeviceError(f"--device {name}: expected a CUDA GPU, got {missing}, or use --device cpu")
+        raise DeviceError(f"device {name}: expected a CUDA GPU, got {missing}, or use device cpu")
     if kind == "mps" and not torch.backends.mps.is_available():
         raise DeviceError(
-            f"--device mps: expected an Apple GPU, got torch {torch.__version__} that finds none; use --device cpu"
+            f"device mps: expected an Apple GPU, got torch {torch.__version__} that finds none; use device cpu"
         )
     return torch.device(kind)
 

@@ -97,7 +97,7 @@ class ModelConfig:
             if not low <= getattr(self, name) <= high:
                 raise ConfigError(f"{name}: expected {low} to {high}, got {getattr(self, name)}; correct it")
         self._fit_config()
-        if isinstance(kind, ModelType) and kind is not ModelType.CUSTOM:
+        if isinstance(self.model_type, ModelType) and self.model_type is not ModelType.CUSTOM:
             self.run_config()
 
     @property

@@ -233,7 +233,8 @@ class EnhancedRequestPredictor:
         model = ModelRegistry.create(self._settled(name, config))
         if not Path(path).exists():
             beside = [str(found) for found in Path(path).parent.glob("*.pth")]
-            _log.error("load_model: expected a saved model, got nothing at '%s'; %s", path, nearest(path, beside))
+            remedy = nearest(path, beside) if beside else "save one with save_model first"
+            _log.error("load_model: expected a saved model, got nothing at '%s'; %s", path, remedy)
             return False
         loaded = bool(model.load_model(path))
         if loaded:
