@@ -92,12 +92,21 @@ def load_weights(path: Path, model: torch.nn.Module) -> str:
         CheckpointError: the file is missing, damaged or of another model.
     """
     data, tensors = _read_tensors(path)
+    set_weights(model, tensors, where=str(path))
+    return hashlib.sha256(data).hexdigest()
+
+
+def set_weights(model: torch.nn.Module, tensors: dict[str, torch.Tensor], *, where: str) -> None:
+    """Give a model its weights and buffers.
+
+    Raises:
+        CheckpointError: they are of another model.
+    """
     try:
         model.load_state_dict(tensors)
     except RuntimeError as error:
         reason = str(error).splitlines()[-1].strip()
-        raise CheckpointError(f"{path}: expected the weights of this model, got {reason}; train again") from error
-    return hashlib.sha256(data).hexdigest()
+        raise CheckpointError(f"{where}: expected the weights of this model, got {reason}; train again") from error
 
 
 def _read_tensors(path: Path) -> tuple[bytes, dict[str, torch.Tensor]]:
@@ -150,32 +159,41 @@ def read_meta(folder: Path) -> dict[str, Any]:
     return dict(meta)
 
 
+def checked_facts(meta: dict[str, Any], *, where: str) -> tuple[Forecaster, dict[str, str]]:
+    """The forecaster of a checkpoint's facts, with random weights, and the hashes its tensors must have.
+
+    Raises:
+        CheckpointError: a fact is missing or impossible.
+    """
+    try:
+        model = build_forecaster(meta)
+        RunConfig.from_dict(meta["config"])
+        return model, {name: str(meta["sha256"][name]) for name in (WEIGHTS, WINDOWS)}
+    except (KeyError, TypeError, AttributeError) as error:
+        raise CheckpointError(f"{where}: expected the facts of a checkpoint, got none for {error}") from error
+    except ConfigError as error:
+        raise CheckpointError(f"{where}: {error}") from error
+
+
 def load_checkpoint(folder: str | Path) -> Checkpoint:
-    """Load a run folder.
+    """Load a run folder, or the one file that `save_model` of the documented Python API wrote.
 
     Raises:
         CheckpointError: something in it is missing, damaged, altered or of another schema.
     """
     folder = Path(folder)
+    if folder.is_file() or folder.suffix == ".pth":
+        from training.checkpoint_file import load_checkpoint_file
+
+        return load_checkpoint_file(folder)
     meta = read_meta(folder)
-    try:
-        model = build_forecaster(meta)
-        expected = meta["sha256"]
-        expected_weights, expected_windows = expected[WEIGHTS], expected[WINDOWS]
-        RunConfig.from_dict(meta["config"])
-    except (KeyError, TypeError, AttributeError) as error:
-        raise CheckpointError(f"{folder / META}: expected the facts of a checkpoint, got none for {error}") from error
-    except ConfigError as error:
-        raise CheckpointError(f"{folder / META}: {error}") from error
+    model, expected = checked_facts(meta, where=str(folder / META))
     sha256 = load_weights(folder / WEIGHTS, model)
     data, tensors = _read_tensors(folder / WINDOWS)
-    for name, found, wanted in (
-        (WEIGHTS, sha256, expected_weights),
-        (WINDOWS, hashlib.sha256(data).hexdigest(), expected_windows),
-    ):
-        if found != wanted:
+    for name, found in ((WEIGHTS, sha256), (WINDOWS, hashlib.sha256(data).hexdigest())):
+        if found != expected[name]:
             raise CheckpointError(
-                f"{folder / name}: expected sha256 {wanted[:12]}..., got {found[:12]}...; "
+                f"{folder / name}: expected sha256 {expected[name][:12]}..., got {found[:12]}...; "
                 "the file was altered, train again"
             )
     windows = {name: tensor.numpy() for name, tensor in tensors.items()}

@@ -27,7 +27,8 @@ Examples:
 Settings for --set and the TOML file (flat, the same keys):
   data      series, bin_s, gap_s, context, horizon, levels, split, stride
   scaling   log, center, calendar
-  training  epochs, batch_size, learning_rate, weight_decay, patience, clip_norm, seed, device
+  training  epochs, batch_size, learning_rate, weight_decay, patience, clip_norm, seed, device,
+            precision (fp32, amp), gradient_checkpointing
   models    hidden_size, num_layers, dropout (lstm, gru), kernel_size (dlinear), d_model, nhead, ... (transformer)
 
 Next: fcast-export runs/gru --format onnx"""
@@ -59,7 +60,7 @@ def _complete_models(ctx: click.Context, param: click.Parameter, incomplete: str
 @click.option("--split", help="Proportions of train, validation and test, in time order. [60,20,20]")
 @click.option("--epochs", type=int, help="Most passes over the training windows. [30]")
 @click.option("--seed", type=int, help="Seed; equal seeds give equal weights on the CPU. [0]")
-@click.option("--device", help="auto, cpu, cuda or cuda:N. [auto]")
+@click.option("--device", help="auto, cpu, cuda, cuda:N or mps. [auto]")
 @click.option("--config", type=click.Path(path_type=Path), help="TOML file of settings; options override it.")
 @click.option("--set", "sets", multiple=True, metavar="KEY=VALUE", help="Any setting; repeatable.")
 @click.option(

@@ -14,6 +14,7 @@ from training.series import KINDS
 from training.trace import GAP_S
 
 LEVELS = (0.1, 0.25, 0.5, 0.75, 0.9, 0.95, 0.99)
+PRECISIONS = ("fp32", "amp")
 _CALENDARS = ("auto", "none", "day", "week", "day+week")
 
 
@@ -39,7 +40,7 @@ class DataConfig:
     levels: tuple[float, ...] = LEVELS
     """Quantile levels, ascending."""
     split: tuple[float, float, float] = (60.0, 20.0, 20.0)
-    """Proportions of train, validation and test steps, in time order."""
+    """Proportions of train, validation and test steps, in time order; 0 leaves the test part out."""
     stride: int = 1
     """Train on every stride-th window; for traces of millions of requests."""
 
@@ -57,7 +58,8 @@ class DataConfig:
             "ascending numbers between 0 and 1",
             self.levels,
         )
-        _check("split", len(self.split) == 3 and min(self.split) > 0, "three positive proportions", self.split)
+        fits = len(self.split) == 3 and min(self.split[:2]) > 0 and self.split[2] >= 0
+        _check("split", fits, "three positive proportions (the last may be 0)", self.split)
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -101,10 +103,15 @@ class FitConfig:
     seed: int = 0
     """Seed of weights, shuffling and dropout."""
     device: str = "auto"
-    """auto, cpu, cuda or cuda:N."""
+    """auto, cpu, cuda, cuda:N or mps."""
+    precision: str = "fp32"
+    """fp32, or amp: the architecture's matrix products in 16 bits where the device has them."""
+    gradient_checkpointing: bool = False
+    """Compute activations again in the backward pass instead of keeping them: less memory, the same weights, slower."""
 
     def __post_init__(self) -> None:
         """Check every field."""
+        _check("precision", self.precision in PRECISIONS, f"one of {', '.join(PRECISIONS)}", self.precision)
         _check("epochs", self.epochs >= 1, "at least 1", self.epochs)
         _check("batch_size", self.batch_size >= 1, "at least 1", self.batch_size)
         _check("learning_rate", 0 < self.learning_rate < 10, "a number in (0, 10)", self.learning_rate)

@@ -28,6 +28,8 @@ from training.checkpoint import (
     write_atomically,
 )
 from training.config import RunConfig
+from training.device import amp_dtype
+from training.economy import economical
 from training.errors import TrainingError
 from training.forecaster import Forecaster
 from training.loss import pinball_loss
@@ -79,6 +81,8 @@ def fit(
     if resume and (folder / LAST).exists():
         progress = load_progress(folder / LAST, model=model, optimizer=optimizer, config=config)
     wrapped, wrapped_optimizer = fabric.setup(model, optimizer)
+    half = amp_dtype(source.device) if config.fit.precision == "amp" else None
+    scaler = torch.amp.GradScaler(source.device.type, enabled=half == torch.float16)  # else it passes through
     wrapped.mark_forward_method("scaled_quantiles")
     levels = torch.tensor(model.levels, device=source.device)
     origins = torch.from_numpy(split.train)
@@ -98,13 +102,16 @@ def fit(
             for group in optimizer.param_groups:
                 group["lr"] = rate
             context, time_s, target = source.gather(picks)
-            quantiles = wrapped.scaled_quantiles(context, time_s)
+            with economical(model.network, dtype=half, recompute=config.fit.gradient_checkpointing):
+                quantiles = wrapped.scaled_quantiles(context, time_s)
             scale = model.scaling.spread
             loss = pinball_loss(quantiles / scale[:, None], model.scaling.to_scale(target) / scale, levels)
             wrapped_optimizer.zero_grad()
-            fabric.backward(loss)
+            fabric.backward(scaler.scale(loss))
+            scaler.unscale_(optimizer)
             torch.nn.utils.clip_grad_norm_(model.parameters(), config.fit.clip_norm, foreach=True)
-            wrapped_optimizer.step()
+            scaler.step(wrapped_optimizer)
+            scaler.update()
             total += loss.detach()
             on_batch(len(picks), loss.detach())
         seconds = time.perf_counter() - started

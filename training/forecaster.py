@@ -59,11 +59,10 @@ class Forecaster(nn.Module):
         self.horizon, self.channels, self.levels = horizon, channels, levels
         self.median = min(range(len(levels)), key=lambda q: abs(levels[q] - 0.5))
         self.scaling = Scaling(channels, log=log, center=center, calendar=calendar)
-        self.network = build_network(model, params, channels=self.scaling.features, context=context, horizon=horizon)
-        was_training = self.network.training
-        with torch.no_grad():
-            features = self._features(self.network.eval()(torch.zeros(2, context, self.scaling.features)))
-        self.network.train(was_training)
+        self.network = build_network(
+            model, params, channels=self.scaling.features, context=context, horizon=horizon, values=channels
+        )
+        features = _probe(model, self.network, context=context, features=self.scaling.features)
         self.head = nn.Linear(features.shape[1], horizon * channels * len(levels))
         self._start_at_a_normal_distribution()
 
@@ -87,7 +86,7 @@ class Forecaster(nn.Module):
     def scaled_quantiles(self, context: torch.Tensor, time_s: torch.Tensor | None = None) -> torch.Tensor:
         """Quantiles (B, H, C, Q) on the scale of `Scaling.to_scale`, where the loss is taken."""
         x, level = self.scaling(context, time_s)
-        out = self.head(self._features(self.network(x)))
+        out = self.head(_features(self.network(x)))
         out = out.view(-1, self.horizon, self.channels, len(self.levels))
         spread = self.scaling.spread[:, None]
         median = level[..., None] + spread * out[..., self.median : self.median + 1]
@@ -95,10 +94,6 @@ class Forecaster(nn.Module):
         above = median + away[..., self.median + 1 :].cumsum(3)
         below = median - away[..., : self.median].cumsum(3).flip(3)
         return torch.cat((below, median, above), dim=3)
-
-    @staticmethod
-    def _features(out: torch.Tensor) -> torch.Tensor:
-        return out[:, -1] if out.dim() == 3 else out
 
     @torch.no_grad()
     def _start_at_a_normal_distribution(self) -> None:
@@ -110,12 +105,37 @@ class Forecaster(nn.Module):
         self.head.weight.mul_(0.1)
 
 
-def build_network(model: str, params: dict[str, Any], *, channels: int, context: int, horizon: int) -> nn.Module:
-    """Build a registered architecture, checking the names and types of its hyper-parameters.
+def _features(out: torch.Tensor) -> torch.Tensor:
+    return out[:, -1] if out.dim() == 3 else out
+
+
+def _probe(model: str, network: nn.Module, *, context: int, features: int) -> torch.Tensor:
+    """What an architecture makes of two windows of zeros: (2, D)."""
+    was_training = network.training
+    try:
+        with torch.no_grad():
+            out = _features(network.eval()(torch.zeros(2, context, features)))
+    except (RuntimeError, ValueError, IndexError) as error:
+        reason = str(error).strip().splitlines()[0]
+        raise ConfigError(
+            f"{model}: expected an architecture for (B, {context}, {features}), got: {reason}; correct its forward"
+        ) from error
+    network.train(was_training)
+    if out.dim() != 2 or len(out) != 2:
+        raise ConfigError(
+            f"{model}: expected features (B, D) or (B, L, D), got {tuple(out.shape)}; correct its forward"
+        )
+    return out
+
+
+def check_params(model: str, params: dict[str, Any]) -> None:
+    """Check the names and types of an architecture's hyper-parameters; a `BasePredictor` takes any.
 
     Raises:
         ConfigError: an unknown name (the nearest is given) or a value of the wrong type.
     """
+    if not issubclass(model_class(model), nn.Module):
+        return
     known = model_params(model)
     for name, value in params.items():
         if name not in known:
@@ -124,8 +144,31 @@ def build_network(model: str, params: dict[str, Any], *, channels: int, context:
         fits = isinstance(value, wanted) or (wanted is float and isinstance(value, int))
         if wanted is not type(None) and (not fits or (isinstance(value, bool) and wanted is not bool)):
             raise ConfigError(f"{model}.{name}: expected {wanted.__name__}, got {value!r}; correct it")
+
+
+def build_network(
+    model: str, params: dict[str, Any], *, channels: int, context: int, horizon: int, values: int
+) -> nn.Module:
+    """Build a registered architecture.
+
+    Args:
+        model: its name.
+        params: its hyper-parameters.
+        channels: F, width of its input.
+        context: L.
+        horizon: H.
+        values: C, the first features of the input, which are the scaled values alone; a `BasePredictor` takes these.
+
+    Raises:
+        ConfigError: an unknown name or hyper-parameter, or a value of the wrong type.
+    """
+    check_params(model, params)
+    cls = model_class(model)
     try:
-        return model_class(model)(channels, context, horizon, **params)
+        if not issubclass(cls, nn.Module):
+            built: nn.Module = cls.network(model, params, channels=values, context=context, horizon=horizon)
+            return built
+        return cls(channels, context, horizon, **params)
     except (ValueError, RuntimeError, ZeroDivisionError, TypeError) as error:
         if isinstance(error, ConfigError):
             raise

@@ -1,8 +1,9 @@
-"""The registry of architectures, the one extension point of the training side.
+"""The registry of models, the one extension point of the training side.
 
-An architecture is an `nn.Module` class whose constructor takes `(channels, context, horizon, *, ...)` and whose
-forward maps scaled values (B, L, F) to features (B, D) or (B, L, D), of which the last step is used. Its
-keyword-only arguments are its hyper-parameters; each needs a default. Scaling, head, loss, training, export and
+An entry is an architecture, or a `BasePredictor` of the documented Python API (training/model_interface.py), whose
+`build_model` gives one. An architecture is an `nn.Module` class whose constructor takes `(channels, context, horizon,
+*, ...)` and whose forward maps scaled values (B, L, F) to features (B, D) or (B, L, D), of which the last step is used.
+Its keyword-only arguments are its hyper-parameters; each needs a default. Scaling, head, loss, training, export and
 streaming come for free.
 """
 
@@ -11,6 +12,7 @@ from __future__ import annotations
 import importlib
 import inspect
 from collections.abc import Callable
+from enum import Enum
 from importlib.metadata import entry_points
 from typing import Any, TypeVar
 
@@ -18,27 +20,37 @@ from torch import nn
 
 from training.errors import ConfigError, nearest
 
-ModuleClass = TypeVar("ModuleClass", bound=type[nn.Module])
+ModelClass = TypeVar("ModelClass", bound=type)
 
 _BUILT_IN = ("lstm", "gru", "dlinear", "transformer")
-_models: dict[str, type[nn.Module]] = {}
+_SLOT = "custom"
+_models: dict[str, type] = {}
 
 
-def register_model(name: str) -> Callable[[ModuleClass], ModuleClass]:
-    """Register an architecture under a name: one line above its class.
+def register_model(name: str | Enum) -> Callable[[ModelClass], ModelClass]:
+    """Register an architecture or a `BasePredictor` under a name: one line above its class.
 
     Args:
-        name: the name used in `fcast-train --model`.
+        name: the name used in `fcast-train --model`, or a `ModelType`. `custom` is a slot for the user's own class: a
+            second one replaces the first.
 
     Raises:
-        ConfigError: the name is taken by another class.
+        ConfigError: the name is taken by another class, or the class is neither of the two.
     """
+    key = str(name.value if isinstance(name, Enum) else name)
 
-    def register(cls: ModuleClass) -> ModuleClass:
-        taken = _models.get(name)
-        if taken is not None and taken.__qualname__ != cls.__qualname__:
-            raise ConfigError(f"register_model: expected a new name, got '{name}' of {taken.__name__}; choose another")
-        _models[name] = cls
+    def register(cls: ModelClass) -> ModelClass:
+        if not (isinstance(cls, type) and (issubclass(cls, nn.Module) or hasattr(cls, "build_model"))):
+            raise ConfigError(
+                f"register_model: expected a class of nn.Module or BasePredictor for '{key}', got {cls!r}; "
+                "inherit from one of them"
+            )
+        taken = _models.get(key)
+        if taken is None and key in _BUILT_IN and cls.__module__ != f"training.models.{key}":
+            taken = model_class(key)
+        if taken is not None and taken.__qualname__ != cls.__qualname__ and key != _SLOT:
+            raise ConfigError(f"register_model: expected a new name, got '{key}' of {taken.__name__}; choose another")
+        _models[key] = cls
         return cls
 
     return register
@@ -49,7 +61,7 @@ def model_names() -> list[str]:
     return [*_BUILT_IN, *sorted((set(_models) | {e.name for e in _plugins()}) - set(_BUILT_IN))]
 
 
-def model_class(name: str) -> type[nn.Module]:
+def model_class(name: str) -> type[Any]:
     """The class registered under a name; built-in and plug-in modules are imported on first use.
 
     Raises:
@@ -72,8 +84,11 @@ def model_class(name: str) -> type[nn.Module]:
 
 
 def model_params(name: str) -> dict[str, Any]:
-    """Hyper-parameters of an architecture with their defaults."""
-    signature = inspect.signature(model_class(name).__init__)
+    """Hyper-parameters of a model with their defaults; a `BasePredictor` lists its own in `default_params`."""
+    cls = model_class(name)
+    if not issubclass(cls, nn.Module):
+        return dict(cls.default_params)
+    signature = inspect.signature(cls.__init__)
     return {p.name: p.default for p in signature.parameters.values() if p.kind is p.KEYWORD_ONLY}
 
 

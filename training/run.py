@@ -35,6 +35,7 @@ from training.forecaster import Forecaster
 from training.metrics import scores
 from training.scaling import CYCLES_S
 from training.series import UNITS, Series, build_series
+from training.skill import measure_skill
 from training.trace import Trace
 from training.windows import Split, WindowSource, split_windows
 
@@ -81,9 +82,10 @@ def prepare(trace: Trace, config: DataConfig) -> Data:
 
 def score_baselines(data: Data) -> list[dict[str, Any]]:
     """Score every simple baseline: one row of the report each, with its tuned settings."""
+    origins = _scored(data)
     targets = {
-        part: np.stack([data.series.values[origins + h] for h in range(data.config.horizon)], axis=1)
-        for part, origins in (("validation", data.split.validation), ("test", data.split.test))
+        part: np.stack([data.series.values[found + h] for h in range(data.config.horizon)], axis=1)
+        for part, found in origins.items()
     }
     found = run_baselines(
         data.series,
@@ -97,11 +99,19 @@ def score_baselines(data: Data) -> list[dict[str, Any]]:
         {
             "name": baseline.name,
             "settings": baseline.settings,
-            "validation": scores(baseline.validation, targets["validation"], data.config.levels, data.series.channels),
-            "test": scores(baseline.test, targets["test"], data.config.levels, data.series.channels),
+            **{
+                part: scores(getattr(baseline, part), target, data.config.levels, data.series.channels)
+                for part, target in targets.items()
+            },
         }
         for baseline in found
     ]
+
+
+def _scored(data: Data) -> dict[str, np.ndarray]:
+    """Origins of the parts that are scored; a split without a test part has validation alone."""
+    parts = {"validation": data.split.validation, "test": data.split.test}
+    return {part: origins for part, origins in parts.items() if len(origins)}
 
 
 def claim_folder(folder: Path, *, resume: bool, overwrite: bool) -> None:
@@ -170,7 +180,7 @@ def train_model(
         model, source, data.split, config=config, folder=folder, resume=resume, on_batch=on_batch, on_epoch=on_epoch
     )
     load_weights(folder / WEIGHTS, model)
-    meta = {
+    meta: dict[str, Any] = {
         **_facts(data),
         "model": {
             "name": config.model.model,
@@ -191,10 +201,11 @@ def train_model(
         },
         "scores": {
             part: scores(*rolling_forecasts(model, source, origins), data.config.levels, data.series.channels)
-            for part, origins in (("validation", data.split.validation), ("test", data.split.test))
+            for part, origins in _scored(data).items()
         },
         "libraries": {"python": platform.python_version()} | {name: version(name) for name in _LIBRARIES},
     }
+    meta["skill"] = measure_skill(data.series, data.split, data.config, found=meta["scores"]["validation"])
     save_checkpoint(folder, meta, _kept_windows(data, source))
     return load_checkpoint(folder)
 
@@ -246,7 +257,7 @@ def _facts(data: Data) -> dict[str, Any]:
             "validation": len(data.split.validation),
             "test": len(data.split.test),
             "validation_from_s": float(series.time_s[data.split.train_end]),
-            "test_from_s": float(series.time_s[data.split.validation_end]),
+            "test_from_s": float(series.time_s[data.split.validation_end]) if len(data.split.test) else None,
         },
     }
 
@@ -268,7 +279,12 @@ def train_models(
 
     Returns:
         The report, as JSON values; see `training.report`.
+
+    Raises:
+        ConfigError: the split has no test part, which the report shows.
     """
+    if not len(data.split.test):
+        raise ConfigError(f"split: expected a test part for the report, got {data.config.split}; give all three parts")
     for run in runs:
         claim_folder(out / run.model.model, resume=resume, overwrite=overwrite)
     baselines = score_baselines(data)

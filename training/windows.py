@@ -41,14 +41,15 @@ def split_windows(
         series: the series.
         context: L, steps seen.
         horizon: H, steps forecast.
-        parts: proportions of train, validation and test steps; any positive scale, (4, 1, 2) or (0.6, 0.2, 0.2).
+        parts: proportions of train, validation and test steps; any positive scale, (4, 1, 2) or (0.6, 0.2, 0.2). A
+            test proportion of 0 leaves the test part out.
         stride: train on every stride-th window; validation and test always use every one.
 
     Raises:
-        ConfigError: the parts are not three positive numbers.
+        ConfigError: the parts are not three positive numbers (the last may be 0).
         TraceError: some part has no window.
     """
-    if len(parts) != 3 or min(parts) <= 0:
+    if len(parts) != 3 or min(parts[:2]) <= 0 or parts[2] < 0:
         raise ConfigError(f"split: expected three positive proportions such as 60,20,20, got {parts}; correct --split")
     steps = len(series)
     train_end = round(steps * parts[0] / sum(parts))
@@ -58,7 +59,7 @@ def split_windows(
     validation = origins[(origins >= train_end) & (origins + horizon <= validation_end)]
     test = origins[origins >= validation_end]
     for part, found in (("train", train), ("validation", validation), ("test", test)):
-        if not len(found):
+        if not len(found) and (part != "test" or parts[2]):
             raise TraceError(
                 f"{part} part: expected at least one window of {context} + {horizon} steps, got none from "
                 f"{steps} steps in {len(np.unique(series.segment))} segment(s); "
@@ -88,7 +89,8 @@ class WindowSource:
         """
         self.device = device
         self._values = torch.from_numpy(series.values).to(device)
-        self._time_s = torch.from_numpy(series.time_s).to(device)
+        # Apple's GPUs have no float64; only a calendar, which does not run there, reads the time.
+        self._time_s = torch.from_numpy(series.time_s).to("cpu" if device.type == "mps" else device)
         self._context = torch.arange(-context, 0, device=device)
         self._target = torch.arange(horizon, device=device)
 
@@ -102,4 +104,5 @@ class WindowSource:
             context (B, L, C) float32, time_s (B,) float64 of the last context step, target (B, H, C) float32.
         """
         at = origins[:, None]
-        return self._values[at + self._context], self._time_s[origins - 1], self._values[at + self._target]
+        last = (origins - 1).to(self._time_s.device)
+        return self._values[at + self._context], self._time_s[last], self._values[at + self._target]

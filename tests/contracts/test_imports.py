@@ -19,7 +19,11 @@ PACKAGES = ("runtime", "training", "export", "predictor", "benchmarks", "example
 MODULES = sorted(path for package in PACKAGES for path in (ROOT / package).rglob("*.py"))
 
 RUNTIME_MAY = sys.stdlib_module_names | {"numpy", "onnxruntime"}
-PANDAS_MAY = ("training/readers.py", "training/formats.py", "training/trace_", "predictor/")
+PANDAS_MAY = (
+    *("training/readers.py", "training/formats.py", "training/trace_", "predictor/"),
+    *("training/request_frame.py", "training/request_predictor.py", "training/model_interface.py"),
+    "training/model_comparison.py",
+)
 """Where traces are read, and the documented Python API."""
 EXECUTES_CODE = {"pickle", "_pickle", "cPickle", "cloudpickle", "dill", "joblib", "shelve", "marshal"}
 

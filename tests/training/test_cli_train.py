@@ -133,7 +133,7 @@ def test_an_earlier_run_is_kept_unless_told_otherwise(trace_file, tmp_path):
         (["--model", ","], 2, "expected different names"),
         (["--model", "gru,gru"], 2, "expected different names"),
         (["--device", "cuda"], 1, "expected a CUDA GPU, got torch"),
-        (["--device", "gpu"], 2, "expected auto, cpu, cuda or cuda:N, got 'gpu'"),
+        (["--device", "gpu"], 2, "expected auto, cpu, cuda, cuda:N or mps, got 'gpu'"),
         (["--set", "epoch=3"], 2, "did you mean 'epochs'?"),
         (["--set", "epochs"], 2, "expected key=value"),
         (["--context", "600"], 1, "train part: expected at least one window of 600 + 10 steps"),

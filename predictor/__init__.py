@@ -1,0 +1,1 @@
+"""Import paths of the documented Python API; everything in here comes from `training`."""

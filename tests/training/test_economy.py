@@ -1,0 +1,115 @@
+"""Training in less memory and in 16 bits."""
+
+from __future__ import annotations
+
+import logging
+
+import pytest
+import torch
+
+from tests.training.test_fit import run_of, train
+from training import device, fit
+from training.config import ForecasterConfig, build_runs
+from training.economy import economical
+from training.errors import ConfigError
+from training.forecaster import build_network
+
+CPU = torch.device("cpu")
+
+
+def network(model: str, **params):
+    torch.manual_seed(0)
+    return build_network(model, params, channels=6, context=32, horizon=3, values=3)
+
+
+def saved_bytes(built, *, recompute: bool) -> tuple[int, list[torch.Tensor]]:
+    """Bytes that a forward pass keeps for the backward pass, and the gradients."""
+    kept: dict[int, int] = {}
+
+    def pack(tensor: torch.Tensor) -> torch.Tensor:
+        kept[tensor.untyped_storage().data_ptr()] = tensor.untyped_storage().nbytes()
+        return tensor
+
+    torch.manual_seed(1)
+    x = torch.randn(16, 32, 6)
+    built.zero_grad()
+    with torch.autograd.graph.saved_tensors_hooks(pack, lambda tensor: tensor):
+        with economical(built, dtype=None, recompute=recompute):
+            loss = built(x).square().sum()
+        total = sum(kept.values())
+    loss.backward()
+    return total, [p.grad.clone() for p in built.parameters()]
+
+
+@pytest.mark.parametrize(
+    ("model", "params"),
+    [
+        ("transformer", {"num_layers": 4, "dropout": 0.2}),
+        ("gru", {"num_layers": 2, "dropout": 0.2}),
+        ("lstm", {}),
+        ("dlinear", {}),
+    ],
+)
+def test_recomputed_activations_give_the_same_gradients_in_less_memory(model, params):
+    built = network(model, **params)
+    plain, wanted = saved_bytes(built, recompute=False)
+    less, found = saved_bytes(built, recompute=True)
+    assert all(torch.equal(a, b) for a, b in zip(wanted, found, strict=True))
+    assert less < (plain / 2 if model == "transformer" else plain)
+
+
+def test_a_transformer_is_recomputed_layer_by_layer_so_memory_follows_the_depth():
+    shallow, deep = (saved_bytes(network("transformer", num_layers=n), recompute=True)[0] for n in (2, 8))
+    plain = [saved_bytes(network("transformer", num_layers=n), recompute=False)[0] for n in (2, 8)]
+    assert deep - shallow < (plain[1] - plain[0]) / 4
+
+
+@pytest.mark.parametrize("model", ["transformer", "gru"])
+def test_training_with_recomputed_activations_ends_with_the_same_weights(tmp_path, model):
+    plain = train(tmp_path / "plain", run_of(model, epochs=2), rows=200)
+    less = train(tmp_path / "less", run_of(model, epochs=2, gradient_checkpointing=True), rows=200)
+    for (name, a), b in zip(plain.model.state_dict().items(), less.model.state_dict().values(), strict=True):
+        assert torch.equal(a, b), name
+
+
+def test_forward_is_as_before_afterwards():
+    built = network("transformer")
+    with pytest.raises(ZeroDivisionError), economical(built, dtype=torch.bfloat16, recompute=True):
+        raise ZeroDivisionError
+    assert not any("forward" in module.__dict__ for module in built.modules())
+
+
+def test_amp_on_a_cpu_without_16_bit_instructions_is_an_explained_no_op(tmp_path, monkeypatch, caplog):
+    monkeypatch.setattr(torch.ops.mkldnn, "_is_mkldnn_bf16_supported", lambda: False)
+    plain = train(tmp_path / "plain", run_of(), rows=200)
+    with caplog.at_level(logging.WARNING):
+        amp = train(tmp_path / "amp", run_of(precision="amp"), rows=200)
+    assert "got cpu without; training stays in fp32" in caplog.text
+    assert all(torch.equal(a, b) for a, b in zip(plain.model.parameters(), amp.model.parameters(), strict=True))
+
+
+@pytest.mark.parametrize("dtype", [torch.bfloat16, torch.float16])
+@pytest.mark.parametrize("recompute", [False, True])
+def test_amp_trains_in_16_bits_close_to_32(tmp_path, monkeypatch, dtype, recompute):
+    monkeypatch.setattr(fit, "amp_dtype", lambda device: dtype)
+    plain = train(tmp_path / "plain", run_of(epochs=2), rows=200)
+    settings = {"epochs": 2, "precision": "amp", "gradient_checkpointing": recompute}
+    amp = train(tmp_path / "amp", run_of(**settings), rows=200)
+    assert {p.dtype for p in amp.model.parameters()} == {torch.float32}
+    ours, theirs = (c.meta["training"]["best_validation_wql"] for c in (amp, plain))
+    assert ours != theirs
+    assert ours == pytest.approx(theirs, rel=0.02)
+
+
+def test_cuda_takes_bfloat16_where_it_has_it_and_float16_elsewhere(monkeypatch):
+    for supported, expected in ((True, torch.bfloat16), (False, torch.float16)):
+        monkeypatch.setattr(torch.cuda, "is_bf16_supported", lambda including_emulation, found=supported: found)
+        assert device.amp_dtype(torch.device("cuda")) is expected
+
+
+def test_both_are_settings_of_the_command_line():
+    run = build_runs(["transformer"], {"precision": "amp", "gradient_checkpointing": True})[0]
+    assert (run.fit.precision, run.fit.gradient_checkpointing) == ("amp", True)
+    with pytest.raises(ConfigError, match="precision: expected one of fp32, amp, got fp8"):
+        build_runs(["gru"], {"precision": "fp8"})
+    assert ForecasterConfig().model == "gru"
