@@ -3,7 +3,7 @@
 A run folder holds
 - `model.safetensors`, the best weights, and `checkpoint.json`, everything needed to use them, once training ended;
 - `windows.safetensors`, real windows for the parity proof;
-- `last.safetensors`, weights and optimizer after the last whole epoch, from which training resumes.
+- `last.safetensors`, from which training resumes; see training/resume.py.
 """
 
 from __future__ import annotations
@@ -55,9 +55,10 @@ def write_atomically(path: Path, data: bytes) -> None:
             file.flush()
             os.fsync(file.fileno())
         os.replace(aside, path)
-    except BaseException:
+    except OSError as error:
         aside.unlink(missing_ok=True)
-        raise
+        what = f"{error.strerror or error}; check the folder, its rights and the disk"
+        raise OSError(error.errno, what, str(path)) from error
 
 
 def build_forecaster(meta: dict[str, Any]) -> Forecaster:
@@ -91,7 +92,7 @@ def load_weights(path: Path, model: torch.nn.Module) -> str:
     Raises:
         CheckpointError: the file is missing, damaged or of another model.
     """
-    data, tensors = _read_tensors(path)
+    data, tensors = read_tensors(path)
     set_weights(model, tensors, where=str(path))
     return hashlib.sha256(data).hexdigest()
 
@@ -109,7 +110,12 @@ def set_weights(model: torch.nn.Module, tensors: dict[str, torch.Tensor], *, whe
         raise CheckpointError(f"{where}: expected the weights of this model, got {reason}; train again") from error
 
 
-def _read_tensors(path: Path) -> tuple[bytes, dict[str, torch.Tensor]]:
+def read_tensors(path: Path) -> tuple[bytes, dict[str, torch.Tensor]]:
+    """Read a safetensors file, and its bytes.
+
+    Raises:
+        CheckpointError: it is missing or damaged.
+    """
     try:
         data = path.read_bytes()
         return data, load_tensors(data)
@@ -189,7 +195,7 @@ def load_checkpoint(folder: str | Path) -> Checkpoint:
     meta = read_meta(folder)
     model, expected = checked_facts(meta, where=str(folder / META))
     sha256 = load_weights(folder / WEIGHTS, model)
-    data, tensors = _read_tensors(folder / WINDOWS)
+    data, tensors = read_tensors(folder / WINDOWS)
     for name, found in ((WEIGHTS, sha256), (WINDOWS, hashlib.sha256(data).hexdigest())):
         if found != expected[name]:
             raise CheckpointError(
@@ -198,88 +204,3 @@ def load_checkpoint(folder: str | Path) -> Checkpoint:
             )
     windows = {name: tensor.numpy() for name, tensor in tensors.items()}
     return Checkpoint(model=model.eval(), meta=meta, windows=windows, sha256=sha256)
-
-
-@dataclass(slots=True, kw_only=True)
-class Progress:
-    """How far a training run has come; saved after every epoch.
-
-    Attributes:
-        epoch: whole epochs done.
-        best_epoch: the epoch, from 1, of the best validation score; 0 before any.
-        best_wql: that score.
-        history: one dict per epoch, the lines of `metrics.jsonl`.
-    """
-
-    epoch: int = 0
-    best_epoch: int = 0
-    best_wql: float = float("inf")
-    history: list[dict[str, Any]]
-
-
-def save_progress(
-    path: Path, progress: Progress, *, model: torch.nn.Module, optimizer: torch.optim.Optimizer, config: RunConfig
-) -> None:
-    """Save everything needed to go on after this epoch, as one file."""
-    tensors = {f"model.{name}": tensor for name, tensor in model.state_dict().items()}
-    for index, slots in optimizer.state_dict()["state"].items():
-        tensors |= {f"optimizer.{index}.{name}": torch.as_tensor(value) for name, value in slots.items()}
-    tensors = {name: tensor.detach().cpu().contiguous() for name, tensor in tensors.items()}
-    facts = {
-        "schema": SCHEMA,
-        "config": config.to_dict(),
-        "epoch": progress.epoch,
-        "best_epoch": progress.best_epoch,
-        "best_wql": progress.best_wql,
-        "history": progress.history,
-    }
-    write_atomically(path, save_tensors(tensors, metadata={"progress": json.dumps(facts)}))
-
-
-def load_progress(
-    path: Path, *, model: torch.nn.Module, optimizer: torch.optim.Optimizer, config: RunConfig
-) -> Progress:
-    """Restore a run from `save_progress`.
-
-    Raises:
-        CheckpointError: the file is damaged, of another schema, or of a run with other settings.
-    """
-    data, tensors = _read_tensors(path)
-    length = int.from_bytes(data[:8], "little")
-    try:
-        facts = json.loads(json.loads(data[8 : 8 + length])["__metadata__"]["progress"])
-        schema, saved = facts["schema"], RunConfig.from_dict(facts["config"])
-    except (ValueError, KeyError, TypeError) as error:
-        raise CheckpointError(
-            f"{path}: expected a saved run, got other tensors; start over with --overwrite"
-        ) from error
-    if schema != SCHEMA:
-        raise CheckpointError(f"{path}: expected schema {SCHEMA}, got {schema}; start over with --overwrite")
-    check_same_config(path, saved, config)
-    weights = {name.removeprefix("model."): t for name, t in tensors.items() if name.startswith("model.")}
-    model.load_state_dict(weights)
-    state: dict[int, dict[str, torch.Tensor]] = {}
-    for name, tensor in tensors.items():
-        if name.startswith("optimizer."):
-            _, index, slot = name.split(".")
-            state.setdefault(int(index), {})[slot] = tensor
-    optimizer.load_state_dict({"state": state, "param_groups": optimizer.state_dict()["param_groups"]})
-    return Progress(
-        epoch=facts["epoch"], best_epoch=facts["best_epoch"], best_wql=facts["best_wql"], history=facts["history"]
-    )
-
-
-def check_same_config(path: Path, saved: RunConfig, wanted: RunConfig) -> None:
-    """Check that a saved run has the settings asked for; the device may differ.
-
-    Raises:
-        CheckpointError: naming the first setting that differs.
-    """
-    ours, theirs = wanted.to_dict(), saved.to_dict()
-    for part in ours:
-        for key, value in ours[part].items():
-            if key != "device" and value != theirs[part][key]:
-                raise CheckpointError(
-                    f"{path}: expected {key} = {value}, got {theirs[part][key]} in the saved run; "
-                    "repeat its settings, or start over with --overwrite"
-                )

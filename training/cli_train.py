@@ -8,13 +8,10 @@ from pathlib import Path
 from typing import Any
 
 import click
-from rich.console import Console
 
 from training.cli import Command
 from training.cli_input import input_options, read_input
-from training.config import build_runs, load_toml, parse_setting
 from training.errors import ConfigError
-from training.registry import model_names
 
 _EPILOG = """\b
 Examples:
@@ -35,6 +32,8 @@ Next: fcast-export runs/gru --format onnx"""
 
 
 def _complete_models(ctx: click.Context, param: click.Parameter, incomplete: str) -> list[str]:
+    from training.registry import model_names
+
     done, _, last = incomplete.rpartition(",")
     return [f"{done},{name}" if done else name for name in model_names() if name.startswith(last)]
 
@@ -88,6 +87,16 @@ def main(
     Each model trains into OUT/<model>; OUT/report.md shows every one beside the simple baselines. The split is by
     time, validation chooses, test is only reported. Ctrl-C loses at most one epoch: run again with --resume.
     """
+    from rich.console import Console
+
+    from training.compare import check_runs, train_models
+    from training.config import build_runs, load_toml, parse_setting
+    from training.device import resolve_device
+    from training.plots import plot_loss
+    from training.progress import TrainingProgress
+    from training.report import legend, save_report, table
+    from training.run import prepare
+
     names = [name.strip() for name in models.split(",") if name.strip()]
     if not names or len(set(names)) != len(names):
         raise ConfigError(f"--model: expected different names, comma-separated, got '{models}'; correct it")
@@ -97,14 +106,8 @@ def main(
         options["split"] = parse_setting(f"split={options['split']}")[1]
     settings |= {key: value for key, value in options.items() if value is not None}
     runs = build_runs(names, settings)
-
-    from training.device import resolve_device
-    from training.plots import plot_loss
-    from training.progress import TrainingProgress
-    from training.report import legend, save_report, table
-    from training.run import prepare, train_models
-
     device = resolve_device(runs[0].fit.device)
+    check_runs(runs, out, resume=resume, overwrite=overwrite)
     trace = read_input(traces, format_, columns, clean)
     data = prepare(trace, runs[0].data)
     click.echo(

@@ -47,14 +47,17 @@ class DataConfig:
     def __post_init__(self) -> None:
         """Check every field."""
         _check("series", self.series in KINDS, f"one of {', '.join(KINDS)}", self.series)
-        _check("bin_s", self.bin_s > 0, "seconds > 0", self.bin_s)
-        _check("gap_s", self.gap_s > 0, "seconds > 0", self.gap_s)
+        _check("bin_s", 1e-3 <= self.bin_s < 1e9, "0.001 to 1e9 seconds", self.bin_s)
+        shortest_s = self.bin_s if self.series == "load" else 0.0
+        _check("gap_s", shortest_s <= self.gap_s < 1e12 and self.gap_s > 0, "seconds, at least one bin", self.gap_s)
         _check("context", 2 <= self.context <= 10_000, "2 to 10000 steps", self.context)
         _check("horizon", 1 <= self.horizon <= 1_000, "1 to 1000 steps", self.horizon)
         _check("stride", self.stride >= 1, "at least 1", self.stride)
         _check(
             "levels",
-            list(self.levels) == sorted(set(self.levels)) and all(0 < level < 1 for level in self.levels),
+            1 <= len(self.levels) <= 256
+            and list(self.levels) == sorted(set(self.levels))
+            and all(0 < level < 1 for level in self.levels),
             "ascending numbers between 0 and 1",
             self.levels,
         )
@@ -115,9 +118,9 @@ class FitConfig:
         _check("epochs", self.epochs >= 1, "at least 1", self.epochs)
         _check("batch_size", self.batch_size >= 1, "at least 1", self.batch_size)
         _check("learning_rate", 0 < self.learning_rate < 10, "a number in (0, 10)", self.learning_rate)
-        _check("weight_decay", self.weight_decay >= 0, "at least 0", self.weight_decay)
+        _check("weight_decay", 0 <= self.weight_decay < 100, "a number in [0, 100)", self.weight_decay)
         _check("patience", self.patience >= 1, "at least 1", self.patience)
-        _check("clip_norm", self.clip_norm > 0, "more than 0", self.clip_norm)
+        _check("clip_norm", 0 < self.clip_norm < 1e6, "a number in (0, 1e6)", self.clip_norm)
         _check("seed", 0 <= self.seed < 2**31, "0 to 2^31 - 1", self.seed)
 
 

@@ -18,15 +18,7 @@ import torch
 from lightning_fabric import Fabric
 
 from training.backtest import rolling_forecasts
-from training.checkpoint import (
-    LAST,
-    WEIGHTS,
-    Progress,
-    load_progress,
-    save_progress,
-    save_weights,
-    write_atomically,
-)
+from training.checkpoint import LAST, WEIGHTS, save_weights, write_atomically
 from training.config import RunConfig
 from training.device import amp_dtype
 from training.economy import economical
@@ -34,6 +26,7 @@ from training.errors import TrainingError
 from training.forecaster import Forecaster
 from training.loss import pinball_loss
 from training.metrics import wql
+from training.resume import Progress, load_progress, save_progress
 from training.windows import Split, WindowSource
 
 METRICS = "metrics.jsonl"
@@ -52,6 +45,7 @@ def fit(
     *,
     config: RunConfig,
     folder: Path,
+    fingerprint: str = "",
     resume: bool = False,
     on_batch: OnBatch = lambda windows, loss: None,
     on_epoch: OnEpoch = lambda line: None,
@@ -64,6 +58,7 @@ def fit(
         split: origins; only train and validation are read.
         config: its `fit` part drives the loop, all of it is saved.
         folder: run folder, exists.
+        fingerprint: of the trace; a run is resumed on the same one only.
         resume: go on from the folder's last whole epoch, where there is one.
         on_batch: see `OnBatch`.
         on_epoch: see `OnEpoch`.
@@ -79,7 +74,9 @@ def fit(
     optimizer = torch.optim.AdamW(groups, lr=config.fit.learning_rate, weight_decay=config.fit.weight_decay)
     progress = Progress(history=[])
     if resume and (folder / LAST).exists():
-        progress = load_progress(folder / LAST, model=model, optimizer=optimizer, config=config)
+        progress = load_progress(
+            folder / LAST, model=model, optimizer=optimizer, config=config, fingerprint=fingerprint
+        )
     wrapped, wrapped_optimizer = fabric.setup(model, optimizer)
     half = amp_dtype(source.device) if config.fit.precision == "amp" else None
     scaler = torch.amp.GradScaler(source.device.type, enabled=half == torch.float16)  # else it passes through
@@ -87,7 +84,8 @@ def fit(
     levels = torch.tensor(model.levels, device=source.device)
     origins = torch.from_numpy(split.train)
     batches = math.ceil(len(origins) / config.fit.batch_size)
-    _write_metrics(folder, progress)
+    if progress.epoch:  # a kill may have come between the two files
+        _write_metrics(folder, progress)
 
     while progress.epoch < config.fit.epochs and not stopped_early(progress, patience=config.fit.patience):
         started = time.perf_counter()
@@ -133,7 +131,7 @@ def fit(
         if line["validation_wql"] < progress.best_wql:
             progress.best_wql, progress.best_epoch = line["validation_wql"], progress.epoch
             save_weights(folder / WEIGHTS, model)
-        save_progress(folder / LAST, progress, model=model, optimizer=optimizer, config=config)
+        save_progress(folder / LAST, progress, model=model, optimizer=optimizer, config=config, fingerprint=fingerprint)
         _write_metrics(folder, progress)
         on_epoch(line)
     return progress

@@ -18,6 +18,7 @@ def plot_loss(history: list[dict[str, Any]], path: Path, *, title: str) -> None:
         title: its heading.
     """
     from matplotlib.figure import Figure  # slow to import; only here
+    from matplotlib.ticker import MaxNLocator
 
     figure = Figure(figsize=(7, 4), layout="constrained")
     axes = figure.add_subplot()
@@ -28,14 +29,21 @@ def plot_loss(history: list[dict[str, Any]], path: Path, *, title: str) -> None:
         epochs, [line["train_loss"] for line in history], ".-", color="tab:gray", label="training loss"
     )
     axes.set(xlabel="epoch", ylabel="training loss (pinball, scaled)", title=title)
-    axes.locator_params(axis="x", integer=True)
+    axes.xaxis.set_major_locator(MaxNLocator(integer=True))
+    axes.margins(x=0.08)
     right = axes.twinx()
     (validation,) = right.plot(epochs, scores, ".-", color="tab:blue", label="validation wQL")
     mark = right.scatter(
-        [epochs[best]], [scores[best]], s=80, color="tab:red", zorder=3, label=f"best, {scores[best]:.4f}"
+        [epochs[best]],
+        [scores[best]],
+        s=110,
+        facecolors="none",
+        edgecolors="tab:red",
+        zorder=3,
+        label=f"best, {scores[best]:.4f}",
     )
     right.set_ylabel("validation wQL")
-    axes.legend(handles=[train, validation, mark], loc="upper right")
+    figure.legend(handles=[train, validation, mark], loc="outside lower center", ncols=3)
     axes.grid(alpha=0.3)
     image = io.BytesIO()
     figure.savefig(image, format="png", dpi=120)

@@ -1,4 +1,4 @@
-"""Live progress of training on stderr: loss, windows per second, time left."""
+"""Live progress of training on stderr: epoch, loss, validation wQL, windows per second (w/s), time left."""
 
 from __future__ import annotations
 
@@ -8,7 +8,7 @@ from types import TracebackType
 
 import torch
 from rich.console import Console
-from rich.progress import BarColumn, Progress, TaskID, TextColumn, TimeElapsedColumn, TimeRemainingColumn
+from rich.progress import BarColumn, Progress, TaskID, TextColumn, TimeRemainingColumn
 
 from training.fit import OnBatch, OnEpoch
 
@@ -27,14 +27,12 @@ class TrainingProgress:
         """
         self._windows, self._epochs = windows, epochs
         self._bars = Progress(
-            TextColumn("{task.description:<12}"),
-            BarColumn(bar_width=24),
-            TextColumn("epoch {task.fields[epoch]}/" + str(epochs)),
-            TextColumn("loss {task.fields[loss]}  val wQL {task.fields[validation]}"),
-            TextColumn("{task.fields[speed]} windows/s"),
-            TimeElapsedColumn(),
-            TextColumn("left"),
-            TimeRemainingColumn(elapsed_when_finished=False),
+            TextColumn("{task.description:<11}"),  # 80 columns in all
+            BarColumn(bar_width=10),
+            TextColumn("{task.fields[epoch]}/" + str(epochs)),
+            TextColumn("loss {task.fields[loss]} wQL {task.fields[validation]}"),
+            TextColumn("{task.fields[speed]} w/s"),
+            TimeRemainingColumn(compact=True, elapsed_when_finished=True),
             console=Console(stderr=True),
             disable=not sys.stderr.isatty(),
         )
@@ -51,7 +49,7 @@ class TrainingProgress:
     def on_model(self, name: str) -> tuple[OnBatch, OnEpoch]:
         """Begin a model; gives the callbacks of `training.fit.fit`."""
         task = self._bars.add_task(
-            name, total=self._windows * self._epochs, epoch=1, loss="-", validation="-", speed="-"
+            name, total=self._windows * self._epochs, epoch=0, loss="-", validation="-", speed="-"
         )
         pending = [0, time.perf_counter()]
 
@@ -80,5 +78,10 @@ class TrainingProgress:
             )
             print(text, file=sys.stderr, flush=True)
         self._bars.update(
-            task, completed=epoch * self._windows, epoch=min(epoch + 1, self._epochs), validation=validation
+            task,
+            completed=epoch * self._windows,
+            epoch=epoch,
+            loss=f"{line['train_loss']:.4f}",
+            validation=validation,
+            speed=f"{line['windows_per_s']:,.0f}",
         )

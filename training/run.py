@@ -1,11 +1,9 @@
-"""From a trace to trained checkpoints and one report: what `fcast-train` and the Python API call."""
+"""From a trace to a trained checkpoint: what `fcast-train` and the Python API call."""
 
 from __future__ import annotations
 
-import os
 import platform
 import time
-from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from importlib.metadata import version
 from pathlib import Path
@@ -15,16 +13,12 @@ import numpy as np
 import torch
 
 from training.backtest import rolling_forecasts, thin
-from training.baselines import left_out, run_baselines
 from training.checkpoint import (
-    LAST,
     META,
     WEIGHTS,
     Checkpoint,
-    check_same_config,
     load_checkpoint,
     load_weights,
-    read_meta,
     save_checkpoint,
 )
 from training.config import DataConfig, RunConfig
@@ -33,6 +27,7 @@ from training.errors import ConfigError
 from training.fit import OnBatch, OnEpoch, fit, stopped_early
 from training.forecaster import Forecaster
 from training.metrics import scores
+from training.resume import check_same_run
 from training.scaling import CYCLES_S
 from training.series import UNITS, Series, build_series
 from training.skill import measure_skill
@@ -80,56 +75,10 @@ def prepare(trace: Trace, config: DataConfig) -> Data:
     return Data(trace=trace, series=series, split=split, config=config)
 
 
-def score_baselines(data: Data) -> list[dict[str, Any]]:
-    """Score every simple baseline: one row of the report each, with its tuned settings."""
-    origins = _scored(data)
-    targets = {
-        part: np.stack([data.series.values[found + h] for h in range(data.config.horizon)], axis=1)
-        for part, found in origins.items()
-    }
-    found = run_baselines(
-        data.series,
-        context=data.config.context,
-        horizon=data.config.horizon,
-        levels=data.config.levels,
-        validation=data.split.validation,
-        test=data.split.test,
-    )
-    return [
-        {
-            "name": baseline.name,
-            "settings": baseline.settings,
-            **{
-                part: scores(getattr(baseline, part), target, data.config.levels, data.series.channels)
-                for part, target in targets.items()
-            },
-        }
-        for baseline in found
-    ]
-
-
-def _scored(data: Data) -> dict[str, np.ndarray]:
+def scored_parts(data: Data) -> dict[str, np.ndarray]:
     """Origins of the parts that are scored; a split without a test part has validation alone."""
     parts = {"validation": data.split.validation, "test": data.split.test}
     return {part: origins for part, origins in parts.items() if len(origins)}
-
-
-def claim_folder(folder: Path, *, resume: bool, overwrite: bool) -> None:
-    """Make the run folder, and refuse to touch an earlier run unless told what to do with it.
-
-    Raises:
-        ConfigError: a run is there and neither `resume` nor `overwrite` is given.
-    """
-    folder.mkdir(parents=True, exist_ok=True)
-    earlier = [folder / name for name in (META, LAST, WEIGHTS) if (folder / name).exists()]
-    if earlier and not (resume or overwrite):
-        raise ConfigError(
-            f"{folder}: expected no earlier run, got {earlier[0].name}; give --resume to go on with it, "
-            "--overwrite to replace it, or another --out"
-        )
-    if overwrite and not resume:
-        for path in earlier:
-            path.unlink()
 
 
 def train_model(
@@ -156,8 +105,15 @@ def train_model(
         CheckpointError: what the folder holds is another run.
     """
     if resume and (folder / META).exists():
-        check_same_config(folder / META, RunConfig.from_dict(read_meta(folder)["config"]), config)
-        return load_checkpoint(folder)
+        finished = load_checkpoint(folder)
+        check_same_run(
+            folder / META,
+            saved=RunConfig.from_dict(finished.meta["config"]),
+            wanted=config,
+            saved_trace=finished.meta["trace"]["fingerprint"],
+            trace=data.trace.fingerprint(),
+        )
+        return finished
     started = time.perf_counter()
     device = resolve_device(config.fit.device)
     torch.manual_seed(config.fit.seed)
@@ -177,7 +133,15 @@ def train_model(
     model.to(device)
     source = WindowSource(data.series, context=data.config.context, horizon=data.config.horizon, device=device)
     progress = fit(
-        model, source, data.split, config=config, folder=folder, resume=resume, on_batch=on_batch, on_epoch=on_epoch
+        model,
+        source,
+        data.split,
+        config=config,
+        folder=folder,
+        fingerprint=data.trace.fingerprint(),
+        resume=resume,
+        on_batch=on_batch,
+        on_epoch=on_epoch,
     )
     load_weights(folder / WEIGHTS, model)
     meta: dict[str, Any] = {
@@ -192,6 +156,7 @@ def train_model(
         "config": config.to_dict(),
         "training": {
             "device": str(device),
+            "parameters": sum(p.numel() for p in model.parameters()),
             "seconds": round(time.perf_counter() - started, 3),
             "epochs_trained": progress.epoch,
             "best_epoch": progress.best_epoch,
@@ -201,7 +166,7 @@ def train_model(
         },
         "scores": {
             part: scores(*rolling_forecasts(model, source, origins), data.config.levels, data.series.channels)
-            for part, origins in _scored(data).items()
+            for part, origins in scored_parts(data).items()
         },
         "libraries": {"python": platform.python_version()} | {name: version(name) for name in _LIBRARIES},
     }
@@ -266,55 +231,3 @@ def _kept_windows(data: Data, source: WindowSource) -> dict[str, np.ndarray]:
     origins = thin(np.concatenate((data.split.validation, data.split.test)), KEPT_WINDOWS)
     context, time_s, target = source.gather(torch.from_numpy(origins).to(source.device))
     return {"context": context.cpu().numpy(), "time_s": time_s.cpu().numpy(), "target": target.cpu().numpy()}
-
-
-OnModel = Callable[[str], tuple[OnBatch, OnEpoch]]
-"""Called when a model's training begins; gives the two callbacks of `fit`."""
-
-
-def train_models(
-    data: Data, runs: Sequence[RunConfig], out: Path, *, resume: bool, overwrite: bool, on_model: OnModel
-) -> dict[str, Any]:
-    """Train several models on the same data into `out/<model>` and compare them with the baselines.
-
-    Returns:
-        The report, as JSON values; see `training.report`.
-
-    Raises:
-        ConfigError: the split has no test part, which the report shows.
-    """
-    if not len(data.split.test):
-        raise ConfigError(f"split: expected a test part for the report, got {data.config.split}; give all three parts")
-    for run in runs:
-        claim_folder(out / run.model.model, resume=resume, overwrite=overwrite)
-    baselines = score_baselines(data)
-    models = []
-    for run in runs:
-        folder = out / run.model.model
-        on_batch, on_epoch = on_model(run.model.model)
-        checkpoint = train_model(data, run, folder, resume=resume, on_batch=on_batch, on_epoch=on_epoch)
-        meta = checkpoint.meta
-        models.append(
-            {
-                "name": run.model.model,
-                "folder": os.fspath(folder),
-                "parameters": sum(p.numel() for p in checkpoint.model.parameters()),
-                "training": meta["training"],
-                **meta["scores"],
-            }
-        )
-    return {
-        "trace": meta["trace"],
-        "split": meta["split"],
-        "kind": meta["kind"],
-        "channels": meta["channels"],
-        "models": models,
-        "baselines": baselines,
-        "left_out": left_out(data.series, validation=data.split.validation, test=data.split.test),
-        "best_model": min(models, key=_validation)["name"],
-        "best_baseline": min(baselines, key=_validation)["name"],
-    }
-
-
-def _validation(row: dict[str, Any]) -> float:
-    return float(row["validation"]["wql"]["mean"])

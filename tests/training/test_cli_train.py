@@ -14,6 +14,7 @@ from click.testing import CliRunner
 
 from tests.training.traces import request_trace
 from training.cli_train import main
+from training.report import legend
 
 SMALL = ["--context", "16", "--horizon", "3", "--epochs", "2", "--device", "cpu"]
 
@@ -111,7 +112,7 @@ def test_ctrl_c_says_how_to_go_on(trace_file, tmp_path, monkeypatch):
     def interrupted(*args, **options):
         raise KeyboardInterrupt
 
-    monkeypatch.setattr("training.run.train_models", interrupted)
+    monkeypatch.setattr("training.compare.train_models", interrupted)
     result = run("--trace", trace_file, "--model", "dlinear", "--out", tmp_path, *SMALL)
     assert result.exit_code == 130
     assert "with --resume to go on" in result.stderr
@@ -140,7 +141,7 @@ def test_an_earlier_run_is_kept_unless_told_otherwise(trace_file, tmp_path):
         (["--format", "burst"], 2, "did you mean 'burstgpt'?"),
         (["--split", "1,2"], 2, "three positive proportions"),
         (["--config", "/nothing.toml"], 2, "/nothing.toml: expected a TOML file"),
-        (["--series", "load", "--bin", "0"], 2, "bin_s: expected seconds > 0"),
+        (["--series", "load", "--bin", "0"], 2, "bin_s: expected 0.001 to 1e9 seconds"),
         (["--series", "load", "--bin", "10000"], 1, "expected at least one whole bin"),
     ],
 )
@@ -173,3 +174,51 @@ def test_a_full_disk_gives_one_clear_line_and_leaves_no_half_written_file(trace_
     result = run("--trace", trace_file, "--model", "dlinear", "--out", tmp_path, *SMALL)
     assert "No space left on device" in one_line(result, 1)
     assert not list((tmp_path / "dlinear").iterdir())
+
+
+def test_a_second_model_joins_the_report_of_the_first(trace_file, tmp_path):
+    for model in ("dlinear", "gru"):
+        assert run("--trace", trace_file, "--model", model, "--out", tmp_path, *SMALL).exit_code == 0
+    report = json.loads((tmp_path / "report.json").read_text())
+    assert [row["name"] for row in report["models"]] == ["dlinear", "gru"]
+    other = write(tmp_path / "other.csv", request_trace(450, seed=5))
+    result = run("--trace", other, "--model", "lstm", "--out", tmp_path, *SMALL)
+    assert "expected runs on this trace" in one_line(result, 2)
+    assert json.loads((tmp_path / "report.json").read_text()) == report
+
+
+def test_every_setting_is_checked_before_the_first_model_trains(trace_file, tmp_path):
+    result = run("--trace", trace_file, "--model", "gru,transformer", "--set", "d_model=63", "--out", tmp_path, *SMALL)
+    assert "d_model: expected an even multiple" in one_line(result, 2)
+    assert not list(tmp_path.iterdir())
+
+
+@pytest.mark.parametrize(
+    "setting", ["gap_s=inf", "clip_norm=inf", "levels=2", "dropout=2", "learning_rate=nan", "hidden_size=0"]
+)
+def test_an_impossible_setting_is_refused_at_once(trace_file, tmp_path, setting):
+    one_line(run("--trace", trace_file, "--model", "gru", "--set", setting, "--out", tmp_path, *SMALL), 2)
+    assert not list(tmp_path.iterdir())
+
+
+def test_the_verdict_names_every_model_that_loses_to_the_best_baseline_on_test():
+    def row(name, validation, test):
+        return {"name": name, "validation": {"wql": {"mean": validation}}, "test": {"wql": {"mean": test}}}
+
+    report = {"models": [row("gru", 0.1, 0.5), row("lstm", 0.2, 0.3)], "best_baseline": "b", "best_model": "gru"}
+    report["baselines"] = [row("a", 0.05, 0.6), row("b", 0.3, 0.4)]
+    assert "Better than every baseline on test: lstm." in legend(report)
+    assert "do not ship: gru." in legend(report)
+
+
+def test_without_the_extra_one_line_says_what_to_install(tmp_path):
+    code = (
+        "import sys; sys.modules['torch'] = None; from training.cli_train import main; "
+        "main(['--help'] if len(sys.argv) > 1 else ['--trace', 'x.csv'])"
+    )
+    helped = subprocess.run([sys.executable, "-c", code, "help"], capture_output=True, text=True, check=False)
+    assert helped.returncode == 0, helped.stderr
+    assert "fcast-export" in helped.stdout
+    bare = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=False)
+    assert bare.returncode == 1
+    assert bare.stderr == "Error: expected the package torch, got none; pip install 'fcast[train]'\n"

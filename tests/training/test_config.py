@@ -38,7 +38,7 @@ def test_a_hyper_parameter_goes_to_every_chosen_model_that_has_it():
         ({"levels": [0.9, 0.1]}, "levels: expected ascending"),
         ({"levels": [0.5, 1.5]}, "levels: expected ascending"),
         ({"split": [1, 2]}, "split: expected three positive proportions"),
-        ({"bin_s": -1}, "bin_s: expected seconds > 0"),
+        ({"bin_s": -1}, "bin_s: expected 0.001 to 1e9 seconds"),
         ({"series": "tokens"}, "series: expected one of requests, load"),
         ({"calendar": "month"}, "calendar: expected one of auto"),
         ({"learning_rate": 0}, "learning_rate: expected"),

@@ -11,11 +11,11 @@ import torch
 from tests.training.traces import count_trace, request_trace
 from training import registry
 from training.backtest import rolling_forecasts, thin
-from training.checkpoint import load_checkpoint
+from training.compare import check_runs
 from training.config import build_runs
 from training.errors import CheckpointError, ConfigError, TrainingError
 from training.metrics import wql
-from training.run import claim_folder, prepare, train_model
+from training.run import prepare, train_model
 from training.windows import WindowSource
 
 SMALL = {"context": 16, "horizon": 3, "epochs": 3, "batch_size": 64, "device": "cpu"}
@@ -78,6 +78,60 @@ def test_a_run_with_other_settings_is_not_resumed(tmp_path):
         train(tmp_path, run_of(learning_rate=0.5), resume=True)
 
 
+@pytest.mark.parametrize("finished", [True, False])
+def test_a_run_on_another_trace_is_not_resumed(tmp_path, finished):
+    run = run_of(epochs=2)
+    train(tmp_path, run)
+    if not finished:
+        (tmp_path / "checkpoint.json").unlink()
+    with pytest.raises(CheckpointError, match="expected a run on this trace .* got one on another"):
+        train(tmp_path, run, rows=501, resume=True)
+
+
+def test_a_finished_run_of_another_version_is_refused_and_not_a_crash(tmp_path):
+    train(tmp_path, run_of())
+    meta = json.loads((tmp_path / "checkpoint.json").read_text())
+    meta["config"]["fit"]["momentum"] = 0.9
+    (tmp_path / "checkpoint.json").write_text(json.dumps(meta))
+    with pytest.raises(CheckpointError, match="expected the facts of a checkpoint"):
+        train(tmp_path, run_of(), resume=True)
+
+
+def test_gradients_are_clipped(tmp_path):
+    weights = []
+    for norm in (1e-6, 1.0):
+        run = run_of("gru", hidden_size=8, epochs=1, clip_norm=norm, weight_decay=0)
+        weights.append(train(tmp_path / str(norm), run).model.state_dict()["head.weight"])
+    assert not torch.equal(*weights)
+
+
+def test_nothing_before_the_test_part_depends_on_it(tmp_path):
+    """Statistics, weights, the prior and the choice of the best epoch: the same when test is something else."""
+    run = run_of("gru", hidden_size=8)
+    found = []
+    for factor in (1.0, 50.0):
+        trace = request_trace(500)
+        data = prepare(trace, run.data)
+        data.series.values[data.split.validation_end :] *= factor
+        (tmp_path / str(factor)).mkdir()
+        checkpoint = train_model(data, run, tmp_path / str(factor))
+        found.append((checkpoint.sha256, checkpoint.meta["prior"], checkpoint.meta["training"]["best_validation_wql"]))
+        assert max(data.split.validation) + 3 <= data.split.validation_end
+    assert found[0] == found[1]
+
+
+def test_statistics_and_prior_come_from_the_training_part_only(tmp_path):
+    run = run_of("gru", hidden_size=8)
+    found = []
+    for factor in (1.0, 50.0):
+        data = prepare(request_trace(500), run.data)
+        data.series.values[data.split.train_end :] *= factor
+        (tmp_path / str(factor)).mkdir()
+        checkpoint = train_model(data, run, tmp_path / str(factor))
+        found.append((checkpoint.meta["prior"], checkpoint.model.scaling.unit.tolist()))
+    assert found[0] == found[1]
+
+
 def test_training_stops_after_patience_epochs_without_a_better_score(tmp_path):
     checkpoint = train(tmp_path, run_of(epochs=60, patience=2, learning_rate=0.05))
     facts = checkpoint.meta["training"]
@@ -128,12 +182,13 @@ def test_a_loss_that_is_not_finite_stops_with_a_remedy(tmp_path, monkeypatch):
 
 
 def test_an_earlier_run_is_not_overwritten_unasked(tmp_path):
-    train(tmp_path, run_of())
+    train(tmp_path / "dlinear", run_of())
     with pytest.raises(ConfigError, match=r"expected no earlier run, got checkpoint.json; give --resume"):
-        claim_folder(tmp_path, resume=False, overwrite=False)
-    claim_folder(tmp_path, resume=False, overwrite=True)
-    with pytest.raises(CheckpointError, match="expected a run folder"):
-        load_checkpoint(tmp_path)
+        check_runs([run_of()], tmp_path, resume=False, overwrite=False)
+    check_runs([run_of()], tmp_path, resume=False, overwrite=True)
+    check_runs([run_of()], tmp_path, resume=True, overwrite=False)
+    with pytest.raises(ConfigError, match="--resume: expected it without --overwrite"):
+        check_runs([run_of()], tmp_path, resume=True, overwrite=True)
 
 
 def test_calendar_features_follow_the_clock_and_the_span(tmp_path):

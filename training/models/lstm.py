@@ -29,8 +29,9 @@ class LSTM(nn.Module):
         self.rnn = nn.LSTM(
             channels, hidden_size, num_layers, batch_first=True, dropout=dropout if num_layers > 1 else 0.0
         )
+        self.dropout = nn.Dropout(dropout)
 
     def forward(self, x: torch.Tensor) -> torch.Tensor:
         """(B, L, F) -> (B, D)."""
         states, _ = self.rnn(x)
-        return states[:, -1]
+        return self.dropout(states[:, -1])

@@ -1,0 +1,139 @@
+"""Several models on one trace, beside the simple baselines: what `fcast-train` does and reports."""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Callable, Iterator, Sequence
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+from training.baselines import left_out, run_baselines
+from training.checkpoint import LAST, META, WEIGHTS, read_meta
+from training.config import RunConfig
+from training.errors import ConfigError
+from training.fit import OnBatch, OnEpoch
+from training.forecaster import build_network
+from training.metrics import scores
+from training.run import Data, scored_parts, train_model
+
+OnModel = Callable[[str], tuple[OnBatch, OnEpoch]]
+"""Called when a model's training begins; gives the two callbacks of `fit`."""
+
+
+def check_runs(runs: Sequence[RunConfig], out: Path, *, resume: bool, overwrite: bool) -> None:
+    """Find out before any work whether every network can be built and no earlier run is in the way.
+
+    Raises:
+        ConfigError: a hyper-parameter is impossible, or a run is there and neither `resume` nor `overwrite` is given.
+    """
+    if resume and overwrite:
+        raise ConfigError("--resume: expected it without --overwrite, got both; give one of them")
+    for run in runs:
+        data = run.data
+        build_network(
+            run.model.model, run.model.params, channels=3, context=data.context, horizon=data.horizon, values=3
+        )
+        folder = out / run.model.model
+        earlier = _earlier(folder)
+        if earlier and not (resume or overwrite):
+            raise ConfigError(
+                f"{folder}: expected no earlier run, got {earlier[0].name}; give --resume to go on with it, "
+                "--overwrite to replace it, or another --out"
+            )
+
+
+def _earlier(folder: Path) -> list[Path]:
+    return [folder / name for name in (META, LAST, WEIGHTS) if (folder / name).exists()]
+
+
+def score_baselines(data: Data) -> list[dict[str, Any]]:
+    """Score every simple baseline: one row of the report each, with its tuned settings."""
+    origins = scored_parts(data)
+    targets = {
+        part: np.stack([data.series.values[found + h] for h in range(data.config.horizon)], axis=1)
+        for part, found in origins.items()
+    }
+    found = run_baselines(
+        data.series,
+        context=data.config.context,
+        horizon=data.config.horizon,
+        levels=data.config.levels,
+        validation=data.split.validation,
+        test=data.split.test,
+    )
+    return [
+        {
+            "name": baseline.name,
+            "settings": baseline.settings,
+            **{
+                part: scores(getattr(baseline, part), target, data.config.levels, data.series.channels)
+                for part, target in targets.items()
+            },
+        }
+        for baseline in found
+    ]
+
+
+def train_models(
+    data: Data, runs: Sequence[RunConfig], out: Path, *, resume: bool, overwrite: bool, on_model: OnModel
+) -> dict[str, Any]:
+    """Train several models, which `check_runs` let through, into `out/<model>` and compare them with the baselines.
+
+    Finished runs on the same data that `out` holds already stand in the report too.
+
+    Returns:
+        The report, as JSON values; see `training.report`.
+
+    Raises:
+        ConfigError: the split has no test part, which the report shows; or `out` holds runs on other data and
+            `overwrite` is not given.
+    """
+    if not len(data.split.test):
+        raise ConfigError(f"split: expected a test part for the report, got {data.config.split}; give all three parts")
+    names = [run.model.model for run in runs]
+    rows = {}
+    for folder, meta, same in _others(out, data, names):
+        if same:
+            rows[folder.name] = _row(folder, meta)
+        elif not overwrite:
+            raise ConfigError(
+                f"{out}: expected runs on this trace with these data settings, got {folder.name} on other ones; "
+                "choose another --out, or --overwrite to leave it out of the report"
+            )
+    baselines = score_baselines(data)
+    for run in runs:
+        folder = out / run.model.model
+        folder.mkdir(parents=True, exist_ok=True)
+        if overwrite:
+            for path in _earlier(folder):
+                path.unlink()
+        on_batch, on_epoch = on_model(run.model.model)
+        meta = train_model(data, run, folder, resume=resume, on_batch=on_batch, on_epoch=on_epoch).meta
+        rows[folder.name] = _row(folder, meta)
+    models = [rows[name] for name in sorted(rows)]
+    return {
+        "trace": meta["trace"],
+        "split": meta["split"],
+        "kind": meta["kind"],
+        "channels": meta["channels"],
+        "models": models,
+        "baselines": baselines,
+        "left_out": left_out(data.series, validation=data.split.validation, test=data.split.test),
+        "best_model": min(models, key=lambda row: float(row["validation"]["wql"]["mean"]))["name"],
+        "best_baseline": min(baselines, key=lambda row: float(row["test"]["wql"]["mean"]))["name"],
+    }
+
+
+def _others(out: Path, data: Data, names: Sequence[str]) -> Iterator[tuple[Path, dict[str, Any], bool]]:
+    """Finished runs in `out` that are not trained now, and whether they saw the same data."""
+    for path in sorted(out.glob(f"*/{META}")):
+        if path.parent.name not in names:
+            meta = read_meta(path.parent)
+            same = meta["trace"]["fingerprint"] == data.trace.fingerprint()
+            yield path.parent, meta, same and RunConfig.from_dict(meta["config"]).data == data.config
+
+
+def _row(folder: Path, meta: dict[str, Any]) -> dict[str, Any]:
+    return {"name": folder.name, "folder": os.fspath(folder), "training": meta["training"], **meta["scores"]}
