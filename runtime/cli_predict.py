@@ -4,15 +4,20 @@ from __future__ import annotations
 
 import json
 import sys
+from itertools import pairwise
 from typing import Any
 
 import click
 
-from .cli import Command
+from .bins import on_edge
+from .cli import Command, warn
 from .errors import InputError
 from .forecast import Forecast
 from .predictor import Predictor
 from .rows import Row, read_rows
+
+_LOOKED_AT = 9
+"""Counts after which their spacing is compared with the model's bins."""
 
 
 @click.command(cls=Command)
@@ -32,20 +37,26 @@ def main(artifact: str, device: str, every: int, format_: str, keep_going: bool)
     """Forecast a stream of requests from stdin with ARTIFACT (artifacts/NAME or artifacts/NAME/VERSION).
 
     \b
-    Lines in: CSV with a header, or JSON lines with the same names:
+    Lines in: CSV with a header, or JSON lines with the same names, in any letter case:
       timestamp_s,request_tokens,response_tokens             requests
       Timestamp,...,Request tokens,Response tokens,...       a BurstGPT trace
       TIMESTAMP,ContextTokens,GeneratedTokens                an Azure trace
-      start_s,requests[,request_tokens,response_tokens]      ready counts, for a `load` model
+      timestamp,input_length,output_length                   a Mooncake trace (JSON lines, milliseconds)
+      time_s,requests[,request_tokens,response_tokens]       ready counts, for a `load` model
+      Time,TIMESTAMP                                         published counts: TIMESTAMP is the count
 
-    Lines out: JSON, flushed one by one. A `requests` model answers each request, a `load` model each bin that ended.
-    time_s is the last step's time, start_s where the forecast starts, values are [step][channel][level].
+    Lines out: JSON, flushed one by one. A `requests` model answers each line. A `load` model answers each line that
+    ended at least one bin: each ready count, or a request after the end of the bin of the one before; several bins
+    that ended at once are answered once. time_s is the last step's time, start_s where the forecast starts, values are
+    [step][channel][level].
 
-    Exit code 0: stdin was read to its end. 1: a bad line (without --keep-going), or nothing on stdin.
+    Exit code 0: stdin was read to its end. 1: a bad line (without --keep-going), nothing on stdin, or stdout is full.
+    2: wrong usage. 130: Ctrl-C. 141: the reader of stdout has gone, as in `| head -1`.
 
     \b
     Examples:
       fcast-predict artifacts/gru < trace.csv | tail -1
+      zcat counts.csv.gz | fcast-predict artifacts/load
       tail -f requests.jsonl | fcast-predict artifacts/gru --every 100 --keep-going
     """
     predictor = Predictor(artifact, device=device)
@@ -77,21 +88,59 @@ class _Lines:
     def __init__(self, predictor: Predictor, every: int) -> None:
         self._predictor, self._every = predictor, every
         self._is_load = predictor.manifest["kind"] == "load"
+        self._counts: bool | None = None  # what the stream holds, from its first good line on
+        self._first_s: list[float] = []  # starts of the first counts
         self._start_s: float | None = None
         self._due = 0
 
     def feed(self, row: Row, *, where: str) -> Forecast | None:
         try:
+            self._check_kind(row)
             if row.requests is None:
                 self._predictor.observe(row.time_s, row.request_tokens, row.response_tokens)
             else:
                 self._predictor.observe_bin(row.time_s, row.requests, row.request_tokens, row.response_tokens)
         except InputError as error:
             raise InputError(f"{where}: {error}") from None
+        self._counts = row.requests is not None
+        if self._counts and len(self._first_s) < _LOOKED_AT:
+            self._look_at_width(row.time_s, where)
         if self._is_load and not self._bin_ended(row):
             return None
         self._due += 1
         return None if self._due % self._every else self._predictor.forecast()
+
+    def _check_kind(self, row: Row) -> None:
+        """Refuse what this model cannot take, in the words of a file rather than of a call."""
+        manifest, counts = self._predictor.manifest, row.requests is not None
+        if counts and not self._is_load:
+            raise InputError(
+                "expected one line per request, as this model forecasts single requests, got counts per bin; "
+                "give requests, or a `load` model"
+            )
+        if self._counts not in (None, counts):
+            kinds = ("a request", "counts per bin")
+            raise InputError(f"expected {kinds[not counts]} as before, got {kinds[counts]}; give one of the two")
+        if len(manifest["channels"]) > 1 and (row.request_tokens is None or row.response_tokens is None):
+            raise InputError("expected request_tokens and response_tokens, which this model forecasts, got none")
+        bin_s = manifest["bin_s"]
+        if counts and not on_edge(row.time_s, bin_s):
+            raise InputError(
+                f"expected counts per {bin_s:g} s, from one multiple of {bin_s:g} to the next, as this model was "
+                f"trained with, got a bin that starts at {row.time_s!r}; "
+                f"recount: fcast-trace convert FILE counts.csv --to counts --bin {bin_s:g}"
+            )
+
+    def _look_at_width(self, start_s: float, where: str) -> None:
+        """Counts of wider bins fit the grid too, but the model would see idle bins between them."""
+        self._first_s.append(start_s)
+        apart_s = min((b - a for a, b in pairwise(self._first_s)), default=0.0)
+        bin_s = self._predictor.manifest["bin_s"]
+        if len(self._first_s) == _LOOKED_AT and apart_s > 1.5 * bin_s:
+            warn(
+                f"{where}: the first {_LOOKED_AT} counts start {apart_s:g} s or more apart, while this model's bins "
+                f"are {bin_s:g} s wide; bins left out count 0"
+            )
 
     def _bin_ended(self, row: Row) -> bool:
         before, self._start_s = self._start_s, self._predictor.forecast().start_s

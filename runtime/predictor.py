@@ -107,7 +107,7 @@ class Predictor:
         """Take in one request, in O(1) and constant memory.
 
         Args:
-            timestamp_s: arrival in seconds, not before the last one's.
+            timestamp_s: arrival in seconds, not before the last one's; for a `load` series, not before the open bin.
             request_tokens: tokens of the prompt; may be left out for a `load` series of counts alone.
             response_tokens: tokens of the answer; likewise.
 
@@ -147,10 +147,11 @@ class Predictor:
 
         Args:
             now_s: the time, on the clock of the observations. It finishes the bins of a `load` series that have ended
-                since the last request, and ends the history when the silence is longer than gap_s.
+                since the last request, and ends the history when the silence is longer than gap_s. A time before
+                one seen counts as that one, so that threads need no common order.
 
         Raises:
-            InputError: `now_s` is no time, or before the last one the stream has seen.
+            InputError: `now_s` is no time.
         """
         with self._lock:
             if now_s is not None:

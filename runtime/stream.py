@@ -13,6 +13,7 @@ from __future__ import annotations
 import math
 from typing import Protocol
 
+from .bins import bin_of_start, bin_of_time, on_edge
 from .errors import InputError
 from .inputs import number, seconds
 from .manifest import Manifest
@@ -50,23 +51,6 @@ def open_stream(manifest: Manifest) -> Stream:
     return RequestStream(manifest) if manifest.bin_s is None else LoadStream(manifest)
 
 
-class _Clock:
-    """The latest time a stream was told; time does not run backwards."""
-
-    def __init__(self) -> None:
-        self.latest_s = -math.inf
-
-    def check(self, name: str, value: float) -> float:
-        """A time not before the latest, as float64; the clock itself is not moved."""
-        now_s = seconds(name, value)
-        if now_s < self.latest_s:
-            raise InputError(
-                f"{name}: expected a time not before {self.latest_s!r}, which this stream has seen, got {now_s!r}; "
-                "give observations in the order of their time"
-            )
-        return now_s
-
-
 class RequestStream:
     """A `requests` series: one step per request after the first, with the time since the one before."""
 
@@ -75,7 +59,6 @@ class RequestStream:
         self.start_s: float | None = None
         self.revision = 0
         self._gap_s = manifest.gap_s
-        self._clock = _Clock()
 
     @property
     def time_s(self) -> float | None:
@@ -84,12 +67,17 @@ class RequestStream:
 
     def observe(self, timestamp_s: float, request_tokens: float | None, response_tokens: float | None) -> None:
         """Add the step that this request ends; the first one, also after a gap, ends none."""
-        now_s = self._clock.check("timestamp_s", timestamp_s)
+        now_s = seconds("timestamp_s", timestamp_s)
+        if self.start_s is not None and now_s < self.start_s:
+            raise InputError(
+                f"timestamp_s: expected a time not before {self.start_s!r}, the last request's, got {now_s!r}; "
+                "give requests in the order of their time"
+            )
         sizes = number("request_tokens", request_tokens), number("response_tokens", response_tokens)
         self._break_after_gap(now_s)
         if self.start_s is not None and now_s - self.start_s <= self._gap_s:
             self.steps.push((now_s - self.start_s, *sizes))
-        self._clock.latest_s = self.start_s = now_s
+        self.start_s = now_s
         self.revision += 1
 
     def observe_bin(
@@ -99,10 +87,8 @@ class RequestStream:
         raise InputError("observe_bin: expected single requests for a 'requests' series, got counts; use observe()")
 
     def advance(self, now_s: float) -> None:
-        """Clear the history when the silence has become a gap."""
-        now_s = self._clock.check("now_s", now_s)
-        self._break_after_gap(now_s)
-        self._clock.latest_s = now_s
+        """Clear the history when the silence has become a gap; an older time than one seen says nothing new."""
+        self._break_after_gap(seconds("now_s", now_s))
 
     def _break_after_gap(self, now_s: float) -> None:
         if self.start_s is not None and now_s - self.start_s > self._gap_s and self.steps.seen:
@@ -116,6 +102,9 @@ class LoadStream:
     From requests, a bin is finished when a later request or `advance` shows that its time has passed. The bin of the
     first request, also after a gap, is never finished: its beginning was not watched. Ready counts are finished as they
     come. One stream takes one of the two.
+
+    Within the open bin requests may come in any order, so that a thread that tells the time and one that observes need
+    no common order; only a finished bin takes no more.
     """
 
     def __init__(self, manifest: Manifest) -> None:
@@ -125,12 +114,12 @@ class LoadStream:
         self._bin_s = manifest.bin_s
         self._gap_s = manifest.gap_s
         self._has_tokens = len(manifest.channels) > 1
-        self._clock = _Clock()
         self._fed: str | None = None
         self._next: int | None = None  # the bin after the last finished one: open, or awaited
         self._watched = False  # from its beginning
         self._totals = (0.0,) * len(manifest.channels)  # of the open bin
         self._arrival_s = -math.inf  # of the last request
+        self._now_s = -math.inf  # the latest time told by `advance`
 
     @property
     def start_s(self) -> float | None:
@@ -145,9 +134,14 @@ class LoadStream:
     def observe(self, timestamp_s: float, request_tokens: float | None, response_tokens: float | None) -> None:
         """Count a request in the bin of its time, after finishing the bins before."""
         self._refuse_mixing("observe")
-        now_s = self._clock.check("timestamp_s", timestamp_s)
+        now_s = seconds("timestamp_s", timestamp_s)
         row = (1.0, *self._tokens(request_tokens, response_tokens))
-        index = math.floor(now_s / self._bin_s)
+        index = bin_of_time(now_s, self._bin_s)
+        if self._next is not None and index < self._next:
+            raise InputError(
+                f"timestamp_s: expected a time not before {self.start_s!r}, as the bins before are finished, "
+                f"got {now_s!r}; give requests in the order of their bins, and before the time that ends their bin"
+            )
         gap = now_s - self._arrival_s > self._gap_s
         opens = gap or index != self._next
         totals = row if opens else tuple(a + b for a, b in zip(self._totals, row, strict=True))
@@ -157,7 +151,7 @@ class LoadStream:
         self._fed = "observe"
         self._close_until(index, gap=gap)
         self._totals = totals
-        self._clock.latest_s = self._arrival_s = now_s
+        self._arrival_s = max(self._arrival_s, now_s)
 
     def observe_bin(
         self, start_s: float, requests: float, request_tokens: float | None, response_tokens: float | None
@@ -165,8 +159,8 @@ class LoadStream:
         """Add a finished bin, with zeros for the bins left out before it unless they make a gap."""
         self._refuse_mixing("observe_bin")
         start_s = seconds("start_s", start_s)
-        index = round(start_s / self._bin_s)
-        if abs(start_s - index * self._bin_s) > 1e-6 * self._bin_s + 1e-15 * abs(start_s):
+        index = bin_of_start(start_s, self._bin_s)
+        if not on_edge(start_s, self._bin_s):
             raise InputError(
                 f"start_s: expected the edge of a bin, a multiple of {self._bin_s:g}, got {start_s!r}; "
                 f"the nearest is {index * self._bin_s!r}"
@@ -189,11 +183,14 @@ class LoadStream:
         self.revision += 1
 
     def advance(self, now_s: float) -> None:
-        """Finish the bins that have ended; of ready counts only the feeder knows when they are."""
-        now_s = self._clock.check("now_s", now_s)
+        """Finish the bins that have ended; of ready counts only the feeder knows when they are.
+
+        A time older than one seen already counts as that one.
+        """
+        self._now_s = max(self._now_s, seconds("now_s", now_s))
         if self._fed == "observe":
-            self._close_until(math.floor(now_s / self._bin_s), gap=now_s - self._arrival_s > self._gap_s)
-        self._clock.latest_s = now_s
+            gap = self._now_s - self._arrival_s > self._gap_s
+            self._close_until(bin_of_time(self._now_s, self._bin_s), gap=gap)
 
     def _close_until(self, index: int, *, gap: bool) -> None:
         """Make `index` the open bin."""

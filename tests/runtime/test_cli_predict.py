@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import contextlib
+import gzip
 import json
 import os
 import signal
@@ -58,6 +59,11 @@ def test_a_load_model_answers_each_bin_that_ended() -> None:
     assert "next_request" not in lines[-1]
 
 
+def test_bins_that_ended_at_once_are_answered_by_one_line() -> None:
+    done = invoke("load", HEADER + "0,1,1\n65,1,1\n70,1,1\n400,1,1\n")
+    assert [json.loads(line)["time_s"] for line in done.stdout.splitlines()] == [0.0, 300.0]
+
+
 def test_ready_counts_are_answered_bin_by_bin() -> None:
     text = "".join(json.dumps({"start_s": 10 * i, "requests": i}) + "\n" for i in range(6))
     done = invoke("counts", text)
@@ -99,7 +105,59 @@ def test_nothing_on_stdin_is_an_error(text: str) -> None:
 def test_counts_for_a_requests_model_are_a_bad_line() -> None:
     done = invoke("requests", "start_s,requests\n0,4\n")
     assert done.exit_code == 1
-    assert done.stderr.startswith("Error: stdin:2: observe_bin: expected single requests")
+    assert done.stderr.startswith("Error: stdin:2: expected one line per request, as this model forecasts single requ")
+
+
+def test_published_counts_are_read_as_counts() -> None:
+    text = "Time,TIMESTAMP\n" + "".join(f"2024-05-10 00:00:{10 * i:02d},{146 + i}\n" for i in range(5))
+    done = invoke("counts", text)
+    lines = [json.loads(line) for line in done.stdout.splitlines()]
+    assert [line["time_s"] for line in lines] == [1715299200.0 + 10 * i for i in range(5)]
+    assert lines[-1]["source"] == "model"
+    p = Predictor(ARTIFACTS / "counts", device="cpu")
+    context = np.array([[147], [148], [149], [150]], np.float32)
+    np.testing.assert_allclose(lines[-1]["values"], p.predict(context), rtol=1e-5)
+
+
+@pytest.mark.parametrize(
+    ("name", "text", "said"),
+    [
+        (
+            "load",
+            "time_s,requests,request_tokens,response_tokens\n0,1,1,1\n10,1,1,1\n",
+            "stdin:3: expected counts per 60 s, from one multiple of 60 to the next, as this model was trained with, "
+            "got a bin that starts at 10.0; recount: fcast-trace convert FILE counts.csv --to counts --bin 60",
+        ),
+        ("load", "time_s,requests\n0,1\n", "stdin:2: expected request_tokens and response_tokens, which this model"),
+        ("load", "timestamp_s\n0\n", "stdin:2: expected request_tokens and response_tokens, which this model"),
+        (
+            "counts",
+            '{"timestamp_s": 1}\n{"start_s": 10, "requests": 1}\n',
+            "stdin:2: expected a request as before, got counts per bin; give one of the two",
+        ),
+        ("counts", "time_s,requests\n10,1\n10,1\n", "stdin:3: start_s: expected a bin from 20.0 on"),
+    ],
+)
+def test_what_the_model_cannot_take_is_said_in_words_of_the_file(name: str, text: str, said: str) -> None:
+    done = invoke(name, text)
+    assert done.exit_code == 1
+    assert done.stderr.startswith(f"Error: {said}")
+
+
+def test_counts_of_wider_bins_than_the_models_are_remarked_on() -> None:
+    done = invoke("counts", "time_s,requests\n" + "".join(f"{600 * i},5\n" for i in range(12)))
+    assert done.exit_code == 0
+    assert done.stderr == (
+        "Warning: stdin:10: the first 9 counts start 600 s or more apart, while this model's bins are 10 s wide; bins "
+        "left out count 0\n"
+    )
+    assert invoke("counts", "time_s,requests\n" + "".join(f"{10 * i * i},5\n" for i in range(12))).stderr == ""
+
+
+def test_gzip_is_one_line_that_says_what_to_do() -> None:
+    done = cli_runner().invoke(main, [str(ARTIFACTS / "load"), "--keep-going"], input=gzip.compress(b"x"))
+    assert (done.exit_code, done.stdout) == (1, "")
+    assert done.stderr.startswith("Error: stdin: expected lines of text, got gzip; gunzip first: zcat FILE | fcast-p")
 
 
 def test_a_missing_artifact_is_one_line() -> None:
@@ -158,10 +216,32 @@ def test_a_reader_that_leaves_ends_it_quietly(program: subprocess.Popen[str]) ->
     program.stdout.close()
     program.stdin.write("1,1,1\n")
     program.stdin.flush()
-    assert program.wait(timeout=20) == 1
+    assert program.wait(timeout=20) == 141  # as of a program that SIGPIPE ended
     assert program.stderr.read() == ""
     with pytest.raises(BrokenPipeError, match="Broken pipe"):
         os.write(program.stdin.fileno(), b"2,1,1\n")
+
+
+@pytest.mark.parametrize("command", ["predict", "verify"])
+@pytest.mark.parametrize("arguments", [[str(ARTIFACTS / "requests"), "--device", "cpu"], ["--help"]])
+def test_a_full_stdout_is_one_line(command: str, arguments: list[str]) -> None:
+    run = [sys.executable, "-c", f"from runtime.cli_{command} import main; main()", *arguments]
+    with open("/dev/full", "w") as full:
+        done = subprocess.run(
+            run, input=HEADER + "0,1,1\n", stdout=full, stderr=subprocess.PIPE, text=True, check=False, timeout=60
+        )
+    assert done.stderr == "Error: stdout: expected room to write, got No space left on device\n"
+    assert done.returncode == 1
+
+
+def test_a_stdin_that_cannot_be_read_is_one_line(tmp_path: Path) -> None:
+    run = [*PROGRAM, str(ARTIFACTS / "requests"), "--device", "cpu"]
+    folder = os.open(tmp_path, os.O_RDONLY)
+    done = subprocess.run(run, stdin=folder, capture_output=True, text=True, check=False, timeout=60)
+    os.close(folder)
+    assert done.returncode == 1
+    assert done.stderr.startswith("Error: stdin: expected lines of text, got Is a directory")
+    assert done.stderr.count("\n") == 1
 
 
 def test_ctrl_c_ends_it_quietly(program: subprocess.Popen[str]) -> None:

@@ -9,6 +9,7 @@ import numpy as np
 import pytest
 
 from runtime import InputError, Predictor
+from runtime.bins import bin_of_time
 
 GAP_S, BIN_S, L = 21600.0, 60.0, 12
 EPOCH_S = 1_700_000_040.0  # on an edge
@@ -79,7 +80,7 @@ def test_now_finishes_idle_bins_and_leaves_no_trace_in_what_follows(load: Predic
     time_s, tokens = trace(300, mean_s=50.0)
     other = Predictor(load._where.rsplit("/", 1)[0], device="cpu")
     for t, (request, response) in zip(time_s, tokens, strict=True):
-        for now_s in np.linspace(other._stream._clock.latest_s, t, 3) if other.forecast().start_s else ():
+        for now_s in np.linspace(other._stream._arrival_s, t, 3) if other.forecast().start_s else ():
             other.forecast(now_s=now_s)
         other.observe(t, request, response)
         load.observe(t, request, response)
@@ -133,7 +134,7 @@ def test_ready_counts_are_finished_as_they_come_and_now_adds_none(load: Predicto
 
 
 def test_a_bins_edge_may_be_off_by_rounding_alone(counts: Predictor) -> None:
-    counts.observe_bin(10.000001, 1)
+    counts.observe_bin(10.009, 1)
     counts.observe_bin(19.999999, 1)
     assert counts.forecast().start_s == 30.0
     with pytest.raises(InputError, match=r"start_s: expected the edge of a bin, a multiple of 10, got 31.0; .* 30.0"):
@@ -155,6 +156,57 @@ def test_a_step_of_several_bins_has_a_fallback_of_several_bins(counts: Predictor
     np.testing.assert_allclose(counts.forecast().values, np.broadcast_to(6 * prior, (2, 1, 7)), rtol=1e-6)
 
 
+@pytest.mark.parametrize("bin_s", [0.1, 0.3, 0.7, 60.0])
+def test_a_bin_begins_at_the_float64_of_its_multiple(edited: Any, bin_s: float) -> None:
+    for first in (0, int(1.7e9 / bin_s)):
+        assert all(bin_of_time(k * bin_s, bin_s) == k for k in range(first, first + 10_000))
+        edges = ((k, np.nextafter(k * bin_s, -np.inf)) for k in range(first, first + 2000))
+        assert all(bin_of_time(float(before), bin_s) == k - 1 for k, before in edges)
+    p = Predictor(edited("counts", bin_s=bin_s, step_s=bin_s), device="cpu")
+    p.observe(0.0)
+    for k in range(1, 2000):
+        if k % 2:
+            p.observe(k * bin_s)
+        assert p.forecast(now_s=k * bin_s).start_s == k * bin_s
+
+
+def test_two_threads_need_no_common_order(load: Predictor) -> None:
+    load.observe(1000.5, 1, 1)
+    standing = load.forecast(now_s=1001.5)
+    load.observe(1000.4, 1, 1)  # read before the other thread's clock, taken in after it
+    load.observe(1001.0, 1, 1)
+    assert load.forecast(now_s=1000.9) is standing
+    assert load._stream._totals == (3.0, 3.0, 3.0)
+    load.observe(1021.0, 1, 1)
+    closed = load.forecast(now_s=1081.0)
+    assert closed.start_s == 1080.0
+    assert load.forecast(now_s=1000.9) is closed
+    with pytest.raises(InputError, match=r"timestamp_s: expected a time not before 1080.0, as the bins before are fin"):
+        load.observe(1079.9, 1, 1)
+    load.observe(1080.0, 1, 1)
+    assert load.forecast() is closed
+    assert load._stream._totals == (1.0, 1.0, 1.0)
+
+
+def test_an_older_now_does_not_undo_a_gap(load: Predictor) -> None:
+    feed(load, *trace(300))
+    last_s = load._stream._arrival_s
+    cleared = load.forecast(now_s=last_s + 3 * GAP_S)
+    assert load.forecast(now_s=last_s + 2 * GAP_S) is cleared
+
+
+def test_a_silence_of_exactly_the_gap_is_idle_bins(load: Predictor) -> None:
+    for passed in ("observe", "now"):
+        p = Predictor(load._where.rsplit("/", 1)[0], device="cpu")
+        for i in range(L + 2):
+            p.observe(EPOCH_S + i * BIN_S, 10, 10)
+        last_s = EPOCH_S + (L + 1) * BIN_S
+        if passed == "observe":
+            p.observe(last_s + GAP_S, 10, 10)
+        assert p.forecast(now_s=last_s + GAP_S).source == "model", passed
+        assert p.forecast(now_s=last_s + GAP_S).start_s == last_s + GAP_S
+
+
 BAD_CALLS = [
     lambda p: p.observe(99.0, 1, 1),
     lambda p: p.observe(float("nan"), 1, 1),
@@ -164,7 +216,7 @@ BAD_CALLS = [
     lambda p: p.observe(2000.0, "1", 1),
     lambda p: p.observe(1e300, 1, 1),
     lambda p: p.observe_bin(2040.0, 1, 1, 1),  # mixed with observe
-    lambda p: p.forecast(now_s=99.0),
+    lambda p: p.observe(1919.9, 1, 1),  # its bin is finished
     lambda p: p.forecast(now_s=float("inf")),
 ]
 BAD_BINS = [

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import threading
 from typing import Any
 
 import numpy as np
@@ -115,6 +116,42 @@ def test_a_forecasts_values_are_read_only_and_outlive_the_stream(requests: Predi
         forecast.values[0] = 0
 
 
+def test_two_threads_need_no_common_order(requests: Predictor) -> None:
+    feed(requests, np.arange(984.0, 1001.0), np.ones((17, 2)))
+    standing = requests.forecast(now_s=1000.5)
+    requests.observe(1000.4, 1, 1)  # read before the other thread's clock, taken in after it
+    assert requests.forecast().start_s == 1000.4
+    requests.observe(1001.0, 1, 1)
+    assert requests.forecast(now_s=1000.9) is requests.forecast() is not standing
+    with pytest.raises(InputError, match=r"timestamp_s: expected a time not before 1001.0, the last request's"):
+        requests.observe(1000.9, 1, 1)
+
+
+def test_a_forecast_that_took_long_does_not_replace_a_newer_one(
+    requests: Predictor, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    feed(requests, np.arange(17.0), np.ones((17, 2)))
+    asked, go_on, run = threading.Event(), threading.Event(), requests._session.run
+
+    def slow(*arrays: Any) -> Any:
+        asked.set()
+        assert go_on.wait(20)
+        return run(*arrays)
+
+    monkeypatch.setattr(requests._session, "run", slow)
+    older: list[Any] = []
+    thread = threading.Thread(target=lambda: older.append(requests.forecast()))
+    thread.start()
+    assert asked.wait(20)
+    monkeypatch.setattr(requests._session, "run", run)
+    requests.observe(17.0, 1, 1)
+    newer = requests.forecast()
+    go_on.set()
+    thread.join()
+    assert (older[0].start_s, newer.start_s) == (16.0, 17.0)
+    assert requests.forecast() is newer
+
+
 @pytest.mark.parametrize(
     "call",
     [
@@ -140,7 +177,6 @@ def test_a_forecasts_values_are_read_only_and_outlive_the_stream(requests: Predi
         lambda p: p.observe(200.0, 1),
         lambda p: p.observe(200.0),
         lambda p: p.observe_bin(200.0, 1, 1, 1),
-        lambda p: p.forecast(now_s=99.0),
         lambda p: p.forecast(now_s=float("nan")),
         lambda p: p.forecast(now_s="now"),
     ],

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import gzip
 import io
 from typing import Any
 
@@ -35,7 +36,44 @@ def test_json_lines_have_the_same_names() -> None:
         '{"timestamp_s": 1.5, "request_tokens": 2, "response_tokens": 3, "model": "x"}\n{"start_s": 60, "requests": 4}'
     )
     assert rows(text) == [Row(time_s=1.5, request_tokens=2, response_tokens=3), Row(time_s=60, requests=4)]
-    assert rows('{"TIMESTAMP": "2023-11-16T18:15:46Z"}', "jsonl") == [Row(time_s=1700158546.0)]
+    assert rows('{"timestamp_s": "2023-11-16T18:15:46Z"}', "jsonl") == [Row(time_s=1700158546.0)]
+    azure = '{"TIMESTAMP": "2023-11-16 18:15:46", "ContextTokens": 4, "GeneratedTokens": "2"}'
+    assert rows(azure) == [Row(time_s=1700158546.0, request_tokens=4, response_tokens=2)]
+    mooncake = '{"timestamp": 27482, "input_length": 6955, "output_length": 52, "hash_ids": [46]}'
+    assert rows(mooncake) == [Row(time_s=27.482, request_tokens=6955, response_tokens=52)]
+
+
+def test_published_counts_are_not_taken_for_requests() -> None:
+    # TIMESTAMP is the count there; Azure's request rows have the same name for the time.
+    text = "Time,TIMESTAMP\n2024-05-10 00:00:00+00:00,56\n2024-05-10 00:00:10+00:00,49\n"
+    assert rows(text) == [Row(time_s=1715299200, requests=56), Row(time_s=1715299210, requests=49)]
+
+
+@pytest.mark.parametrize(
+    ("header", "line", "row"),
+    [
+        ("time_s,requests", "60,4", Row(time_s=60, requests=4)),
+        (
+            "time_s,requests,request_tokens,response_tokens",
+            "60,4,10.5,2",
+            Row(time_s=60, requests=4, request_tokens=10.5, response_tokens=2),
+        ),
+        ("pool,ts,requests,active_clients", "m,600,28,3", Row(time_s=600, requests=28)),
+        ("DateTime,Count", "2024-05-10,7", Row(time_s=1715299200, requests=7)),
+        ("START_S, Requests", "60,4", Row(time_s=60, requests=4)),
+        ("timestamp,contexttokens,generatedtokens", "1,2,3", Row(time_s=1, request_tokens=2, response_tokens=3)),
+        ("timestamp,Request Tokens,response tokens", "1,2,3", Row(time_s=1, request_tokens=2, response_tokens=3)),
+        ("timestamp_s,model", "1,x", Row(time_s=1)),
+    ],
+)
+def test_names_and_their_letter_case_are_those_of_the_trace_readers(header: str, line: str, row: Row) -> None:
+    assert rows(f"{header}\n{line}\n") == [row]
+
+
+@pytest.mark.parametrize("format", ["auto", "csv", "jsonl"])
+def test_gzip_on_stdin_ends_the_reading_with_what_to_do(format: str) -> None:
+    with pytest.raises(InputError, match=r"^stdin: expected lines of text, got gzip; gunzip first: zcat FILE \|"):
+        rows(gzip.compress(b"timestamp_s\n1\n"), format)
 
 
 @pytest.mark.parametrize(
@@ -67,6 +105,12 @@ def test_byte_order_marks_blank_lines_quotes_and_windows_line_ends_are_fine() ->
         ("yesterday,2,3", "expected seconds or a date-time like .* for timestamp_s, got 'yesterday'"),
         ("2023-02-29 00:00:00,2,3", "expected a day of the calendar"),
         ("2023-02-20 24:00:00,2,3", "expected a time of the day"),
+        ("2023-02-20 23:59:60,2,3", "expected a time of the day"),
+        ("1,2.5,3", "expected a whole number of tokens for request_tokens, got '2.5'"),
+        ("1,2,1_000", "expected a number for response_tokens, got '1_000'"),
+        ("1_000,2,3", "expected seconds or a date-time like .* for timestamp_s, got '1_000'"),
+        ("1,nan,3", "expected a finite number for request_tokens, got 'nan'"),
+        ("1700158546680,2,3", "expected seconds for timestamp_s, got '1700158546680'; divide milliseconds by 1000"),
         ('"1,2,3', "expected comma-separated values"),
         ("1," + "9" * MAX_LINE_BYTES + ",3", f"expected a line of less than {MAX_LINE_BYTES} bytes"),
     ],
@@ -79,7 +123,21 @@ def test_a_bad_line_takes_its_place_and_the_next_one_is_read(line: str, said: st
     assert found[1][1] == Row(time_s=7, request_tokens=8, response_tokens=9)
 
 
-@pytest.mark.parametrize("line", ["{", "[1]", "{}", '{"timestamp_s": 1, "start_s": 1}', '{"start_s": 1}', "[" * 50_000])
+@pytest.mark.parametrize(
+    "line",
+    [
+        "{",
+        "[1]",
+        "{}",
+        '{"timestamp_s": 1, "start_s": 1}',
+        '{"start_s": 1}',
+        '{"start_s": 1, "requests": null}',
+        '{"start_s": 1, "requests": true}',
+        '{"timestamp_s": [1]}',
+        '{"timestamp_s": 1, "request_tokens": 1.5}',
+        "[" * 50_000,
+    ],
+)
 def test_a_bad_json_line_takes_its_place(line: str) -> None:
     found = rows(f'{{"timestamp_s": 1}}\n{line}\n{{"timestamp_s": 2}}\n')
     assert [type(row) for row in found] == [Row, InputError, Row]
@@ -92,7 +150,15 @@ def test_bytes_that_are_no_text_are_a_bad_line() -> None:
 
 
 @pytest.mark.parametrize(
-    "header", ["a,b", "5,472,18", "timestamp_s,start_s,requests", "start_s", "Timestamp,timestamp_s"]
+    "header",
+    [
+        "a,b",
+        "5,472,18",
+        "timestamp_s,start_s,requests",
+        "start_s",
+        "Timestamp_s,timestamp_s",
+        "TIMESTAMP,ContextTokens",
+    ],
 )
 def test_a_header_that_names_nothing_known_ends_the_reading(header: str) -> None:
     with pytest.raises(InputError, match="^stdin:1: expected "):
