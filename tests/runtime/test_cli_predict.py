@@ -234,16 +234,6 @@ def test_a_full_stdout_is_one_line(command: str, arguments: list[str]) -> None:
     assert done.returncode == 1
 
 
-def test_a_stdin_that_cannot_be_read_is_one_line(tmp_path: Path) -> None:
-    run = [*PROGRAM, str(ARTIFACTS / "requests"), "--device", "cpu"]
-    folder = os.open(tmp_path, os.O_RDONLY)
-    done = subprocess.run(run, stdin=folder, capture_output=True, text=True, check=False, timeout=60)
-    os.close(folder)
-    assert done.returncode == 1
-    assert done.stderr.startswith("Error: stdin: expected lines of text, got Is a directory")
-    assert done.stderr.count("\n") == 1
-
-
 def test_ctrl_c_ends_it_quietly(program: subprocess.Popen[str]) -> None:
     assert program.stdin is not None
     assert program.stdout is not None

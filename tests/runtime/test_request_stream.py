@@ -86,6 +86,9 @@ def test_a_silence_of_exactly_the_gap_is_still_a_silence(requests: Predictor) ->
     feed(requests, np.arange(17.0), np.ones((17, 2)))
     requests.observe(16.0 + GAP_S, 1, 1)
     assert requests.forecast().source == "model"
+    steps = np.ones((16, 3), np.float32)
+    steps[-1, 0] = GAP_S
+    np.testing.assert_array_equal(requests.forecast().values, requests.predict(steps))
 
 
 def test_now_says_that_the_silence_has_become_a_gap(requests: Predictor) -> None:

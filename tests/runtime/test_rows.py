@@ -163,3 +163,12 @@ def test_bytes_that_are_no_text_are_a_bad_line() -> None:
 def test_a_header_that_names_nothing_known_ends_the_reading(header: str) -> None:
     with pytest.raises(InputError, match="^stdin:1: expected "):
         rows(f"{header}\n1,2\n")
+
+
+def test_a_stream_that_cannot_be_read_says_so() -> None:
+    class Broken(io.BytesIO):
+        def readline(self, size: int | None = -1, /) -> bytes:
+            raise OSError(5, "Input/output error")
+
+    with pytest.raises(InputError, match="^stdin: expected lines of text, got Input/output error; give a file or a pi"):
+        list(read_rows(Broken()))
