@@ -1,6 +1,6 @@
 """Run the Python blocks of a Markdown page in order, in one namespace, in the current folder.
 
-    python -m tests.contracts.run_blocks PAGE
+python -m tests.contracts.run_blocks PAGE
 """
 
 from __future__ import annotations

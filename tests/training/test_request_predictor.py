@@ -17,7 +17,6 @@ from training.model_results import PredictionResult, TrainingResult
 from training.registry import register_model
 from training.request_predictor import EnhancedRequestPredictor, create_enhanced_predictor
 
-
 pytestmark = pytest.mark.usefixtures("own_registry")
 
 
