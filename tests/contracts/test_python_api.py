@@ -11,6 +11,7 @@ import numpy as np
 import pandas as pd
 import pytest
 from click.testing import CliRunner
+from torch import nn
 
 from export.artifact import export_checkpoint
 from export.cli_export import main as fcast_export
@@ -47,8 +48,16 @@ def test_predictor_has_no_logic_of_its_own(path: Path) -> None:
     assert all(isinstance(node, ast.ImportFrom | ast.Expr | ast.Assign) for node in body)
 
 
-@pytest.mark.parametrize("model", ["lstm", "gru", "dlinear", "transformer"])
-def test_a_saved_model_exports_and_the_runtime_forecasts_the_same(model: str, tmp_path: Path) -> None:
+class OnlyBuilds(BasePredictor):
+    def build_model(self) -> nn.Module:
+        return nn.Sequential(nn.Linear(3, 8), nn.ReLU(), nn.Linear(8, 2))
+
+
+@pytest.mark.parametrize("model", ["lstm", "gru", "dlinear", "transformer", "custom"])
+def test_a_saved_model_exports_and_the_runtime_forecasts_the_same(
+    model: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setitem(registry._models, "custom", OnlyBuilds)
     frame = request_frame()
     predictor = EnhancedRequestPredictor(device="cpu")
     predictor.add_model(model, small())
