@@ -214,7 +214,8 @@ def _point_baseline(
         residuals = Residuals.fit(point, _targets(past, validation, c), levels=past.levels)
         settings[f"residuals[{channel}]"] = residuals.kind
         parts[0].append(residuals.quantiles(point))
-        parts[1].append(residuals.quantiles(family.points(test, c, [best])[0]))
+        later = family.points(test, c, [best])[0] if len(test) else np.empty((0, past.horizon))
+        parts[1].append(residuals.quantiles(later))
     return BaselineForecast(
         name=family.name,
         settings=settings,

@@ -106,7 +106,7 @@ def fit(
             loss = pinball_loss(quantiles / scale[:, None], model.scaling.to_scale(target) / scale, levels)
             wrapped_optimizer.zero_grad()
             fabric.backward(scaler.scale(loss))
-            scaler.unscale_(optimizer)
+            scaler.unscale_(wrapped_optimizer)
             torch.nn.utils.clip_grad_norm_(model.parameters(), config.fit.clip_norm, foreach=True)
             scaler.step(wrapped_optimizer)
             scaler.update()

@@ -9,7 +9,8 @@ from __future__ import annotations
 
 import logging
 import time
-from collections.abc import Mapping, Sequence
+from collections.abc import Mapping
+from dataclasses import replace
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
@@ -103,7 +104,7 @@ def _score(
             result = checked_prediction(model, history.iloc[:origin], steps)
             seconds.append(time.perf_counter() - started)
             forecasts.append(_quantiles(result, float(time_s[origin - 1]), steps))
-            confidences.append(float(np.mean(confidence_of(result)[:steps] or [0.0])))
+            confidences.append(float(np.mean(result.confidence[:steps])))
     except Exception as error:  # a user's class may fail in any way; the others are compared all the same
         _log.exception("%s: no forecast to compare", name)
         return {"error": f"{type(error).__name__}: {error}"}
@@ -119,7 +120,9 @@ def _score(
 
 
 def checked_prediction(model: BasePredictor, history: pd.DataFrame, steps: int) -> PredictionResult:
-    """A model's prediction of so many requests, with finite numbers.
+    """A model's prediction of so many requests: lists of finite numbers, with a confidence between 0 and 1 for each.
+
+    A custom model may give arrays, and one number of confidence for all steps.
 
     Raises:
         ValueError: the model gave something else.
@@ -128,30 +131,30 @@ def checked_prediction(model: BasePredictor, history: pd.DataFrame, steps: int) 
     where = f"{type(model).__name__}.predict"
     if not isinstance(result, PredictionResult):
         raise ValueError(f"{where}: expected a PredictionResult, got {type(result).__name__}; return one")
+    lists = {}
     for part in ("timestamps", "request_tokens", "response_tokens"):
         values = np.atleast_1d(np.asarray(getattr(result, part), np.float64))
         if len(values) < steps or not np.isfinite(values).all():
             raise ValueError(
                 f"{where}: expected {steps} finite {part}, got {values.tolist()}; return one for each step"
             )
-    return result
-
-
-def confidence_of(result: PredictionResult) -> list[float]:
-    """The confidences of a prediction; a custom model may give one number for all steps."""
-    given: Sequence[float] | float = result.confidence
-    return [float(value) for value in np.atleast_1d(np.asarray(given, np.float64))]
+        lists[part] = values.tolist()
+    confidence = np.atleast_1d(np.asarray(result.confidence, np.float64))
+    if not len(confidence) or not ((confidence >= 0) & (confidence <= 1)).all():
+        raise ValueError(
+            f"{where}: expected confidence between 0 and 1, got {result.confidence}; return a measured one"
+        )
+    steps_of = np.minimum(np.arange(len(lists["timestamps"])), len(confidence) - 1)
+    return replace(result, **lists, confidence=confidence[steps_of].tolist())
 
 
 def _quantiles(result: PredictionResult, last_s: float, steps: int) -> np.ndarray:
     """(S, C, Q) at `LEVELS`: the model's quantiles where it gives these, otherwise its points at every level."""
     if tuple(result.metadata.get("levels", ())) == LEVELS and "quantiles" in result.metadata:
         return np.asarray(result.metadata["quantiles"], np.float64)[:steps]
-    between = np.diff(np.atleast_1d(np.asarray(result.timestamps, np.float64))[:steps], prepend=last_s)
-    tokens = [
-        np.atleast_1d(np.asarray(part, np.float64))[:steps] for part in (result.request_tokens, result.response_tokens)
-    ]
-    return np.repeat(np.stack((between, *tokens), axis=1)[..., None], len(LEVELS), axis=2)
+    between = np.diff(result.timestamps[:steps], prepend=last_s)
+    points = np.stack((between, result.request_tokens[:steps], result.response_tokens[:steps]), axis=1)
+    return np.repeat(points[..., None], len(LEVELS), axis=2)
 
 
 def _recent(rows: np.ndarray, origins: np.ndarray, steps: int) -> np.ndarray:

@@ -12,22 +12,15 @@ from training.trace_exact import MAX_EPOCH_S
 TIME, REQUEST, RESPONSE = COLUMNS = ("Timestamp", "Request tokens", "Response tokens")
 
 
-def check_frame(frame: object) -> pd.DataFrame:
-    """Check that this is a table with the three columns.
+def row_count(frame: object) -> int:
+    """Number of rows of a table.
 
     Raises:
-        TraceError: it is not.
+        TraceError: it is no table.
     """
     if not isinstance(frame, pd.DataFrame):
         raise TraceError(f"data: expected a pandas.DataFrame, got {type(frame).__name__}; read it with pandas.read_csv")
-    for column in COLUMNS:
-        if column not in frame.columns:
-            have = [str(name) for name in frame.columns]
-            raise TraceError(
-                f"data: expected the column '{column}', got none; rename yours with data.rename(columns=...); "
-                f"{nearest(column, have)}"
-            )
-    return frame
+    return len(frame)
 
 
 def frame_to_trace(frame: pd.DataFrame) -> Trace:
@@ -40,8 +33,15 @@ def frame_to_trace(frame: pd.DataFrame) -> Trace:
     Raises:
         TraceError: a column is missing or a value breaks a rule; the text names the row, counted from 0.
     """
-    check_frame(frame)
-    if not len(frame):
+    rows = row_count(frame)
+    for column in COLUMNS:
+        if column not in frame.columns:
+            have = [str(name) for name in frame.columns]
+            raise TraceError(
+                f"data: expected the column '{column}', got none; rename yours with data.rename(columns=...); "
+                f"{nearest(column, have)}"
+            )
+    if not rows:
         raise TraceError("data: expected at least one row, got none; check how it was read")
     time_s = _seconds(frame[TIME])
     _refuse(TIME, time_s, time_s < 0, "0 or more", "drop such rows")

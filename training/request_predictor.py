@@ -10,12 +10,12 @@ from typing import TYPE_CHECKING, Any
 
 from training.device import resolve_device
 from training.errors import ConfigError, nearest
-from training.model_comparison import checked_prediction, compare, confidence_of
+from training.model_comparison import checked_prediction, compare
 from training.model_config import ModelConfig, ModelDevice, device_name
 from training.model_interface import BasePredictor, ModelRegistry
 from training.model_results import PredictionResult, TrainingResult
 from training.registry import model_class, model_names
-from training.request_frame import check_frame, frame_to_trace
+from training.request_frame import frame_to_trace, row_count
 
 if TYPE_CHECKING:
     import pandas as pd
@@ -285,8 +285,7 @@ class EnhancedRequestPredictor:
 
     def _too_short(self, data: pd.DataFrame, *, rows: int = MIN_ROWS) -> dict[str, Any] | None:
         self._require_models()
-        check_frame(data)
-        if len(data) >= rows:
+        if row_count(data) >= rows:
             return None
         return {
             "error": f"historical_data: expected at least {rows} rows, got {len(data)}; pass a longer history",
@@ -323,12 +322,11 @@ def _train(name: str, model: BasePredictor, data: pd.DataFrame, validation_split
 
 
 def _step(result: PredictionResult, step: int) -> dict[str, float]:
-    confidence = confidence_of(result) or [0.0]
     return {
-        "timestamp": float(result.timestamps[step]),
-        "request_tokens": float(result.request_tokens[step]),
-        "response_tokens": float(result.response_tokens[step]),
-        "confidence": confidence[min(step, len(confidence) - 1)],
+        "timestamp": result.timestamps[step],
+        "request_tokens": result.request_tokens[step],
+        "response_tokens": result.response_tokens[step],
+        "confidence": result.confidence[step],
     }
 
 

@@ -28,7 +28,7 @@ def measure_skill(series: Series, split: Split, config: DataConfig, *, found: di
         found: the model's scores on validation, from `metrics.scores`.
 
     Returns:
-        `confidence` [H], and the mean wQL of `model` and `last_value`.
+        `confidence` [H], and `wql` of `model` and `last_value`, the mean over steps and channels.
     """
     target = series.values[split.validation[:, None] + np.arange(config.horizon)]
     (repeated,) = run_baselines(

@@ -160,7 +160,7 @@ def test_importing_the_runtime_loads_not_even_onnxruntime(tmp_path: Path) -> Non
     assert loaded & (HEAVY | {"onnxruntime"}) == set()
 
 
-@pytest.mark.parametrize("package", ["runtime", "training", "export"])
+@pytest.mark.parametrize("package", ["runtime", "training", "export", "predictor"])
 def test_importing_a_package_changes_nothing(package: str, tmp_path: Path) -> None:
     code = f"""
     import logging, os, signal, sys, threading, warnings

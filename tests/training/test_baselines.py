@@ -250,3 +250,16 @@ def test_many_windows_are_forecast_in_chunks_like_one_by_one(monkeypatch: pytest
     monkeypatch.setattr(baselines, "CHUNK", 7)
     for name, baseline in _run(replace(series)).items():
         np.testing.assert_allclose(baseline.test, whole[name].test, rtol=1e-6, err_msg=name)
+
+
+def test_without_a_test_part_and_for_some_only_the_validation_forecasts_are_the_same() -> None:
+    series = _series(_traffic(), kind="load")
+    options = {"context": CONTEXT, "horizon": HORIZON, "levels": LEVELS, "validation": VALIDATION}
+    whole = _run(series)
+    for only in (None, ("last_value", "damped_holt")):
+        found = {b.name: b for b in run_baselines(series, **options, test=TEST[:0], only=only)}
+        assert set(found) == set(only or whole)
+        for name, baseline in found.items():
+            np.testing.assert_array_equal(baseline.validation, whole[name].validation)
+            assert baseline.test.shape == (0, HORIZON, 2, len(LEVELS))
+    assert "seasonal_naive" not in left_out(series, validation=VALIDATION, test=TEST[:0])

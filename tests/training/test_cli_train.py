@@ -140,6 +140,7 @@ def test_an_earlier_run_is_kept_unless_told_otherwise(trace_file, tmp_path):
         (["--context", "600"], 1, "train part: expected at least one window of 600 + 10 steps"),
         (["--format", "burst"], 2, "did you mean 'burstgpt'?"),
         (["--split", "1,2"], 2, "three positive proportions"),
+        (["--split", "80,20,0"], 2, "split: expected a test part for the report"),
         (["--config", "/nothing.toml"], 2, "/nothing.toml: expected a TOML file"),
         (["--series", "load", "--bin", "0"], 2, "bin_s: expected 0.001 to 1e9 seconds"),
         (["--series", "load", "--bin", "10000"], 1, "expected at least one whole bin"),

@@ -8,11 +8,14 @@ import pytest
 import torch
 
 from tests.training.test_fit import run_of, train
+from tests.training.traces import request_trace
 from training import device, fit
 from training.config import ForecasterConfig, build_runs
 from training.economy import economical
 from training.errors import ConfigError
-from training.forecaster import build_network
+from training.forecaster import Forecaster, build_network
+from training.run import prepare
+from training.windows import WindowSource
 
 CPU = torch.device("cpu")
 
@@ -99,6 +102,27 @@ def test_amp_trains_in_16_bits_close_to_32(tmp_path, monkeypatch, dtype, recompu
     ours, theirs = (c.meta["training"]["best_validation_wql"] for c in (amp, plain))
     assert ours != theirs
     assert ours == pytest.approx(theirs, rel=0.02)
+
+
+def test_float16_gradients_are_unscaled_once_before_they_are_clipped(tmp_path, monkeypatch):
+    norms: dict[torch.dtype | None, list[float]] = {}
+    for dtype in (None, torch.float16):
+        run = run_of("dlinear", epochs=1, precision="amp", clip_norm=1e6)
+        data = prepare(request_trace(200), run.data)
+        model = Forecaster(model="dlinear", params={}, channels=3, context=16, horizon=3, levels=run.data.levels)
+        torch.manual_seed(0)
+        for weight in model.parameters():
+            torch.nn.init.normal_(weight, std=0.05)
+        model.scaling.fit(data.series, data.split, context=16)
+        source = WindowSource(data.series, context=16, horizon=3, device=CPU)
+        monkeypatch.setattr(fit, "amp_dtype", lambda device, found=dtype: found)
+        found = norms.setdefault(dtype, [])
+
+        def remember(windows, loss, model=model, found=found):
+            found.append(float(torch.stack([p.grad.norm() for p in model.parameters()]).norm()))
+
+        fit.fit(model, source, data.split, config=run, folder=tmp_path, on_batch=remember)
+    assert norms[torch.float16][0] == pytest.approx(norms[None][0], rel=0.02)
 
 
 def test_cuda_takes_bfloat16_where_it_has_it_and_float16_elsewhere(monkeypatch):

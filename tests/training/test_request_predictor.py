@@ -74,6 +74,7 @@ def test_several_requests_have_the_documented_shape(predictor):
 
 @pytest.mark.parametrize("call", ["predict_next_request", "predict_multiple_requests", "compare_models"])
 def test_fewer_than_ten_rows_are_said_so(predictor, call):
+    assert getattr(predictor, call)(request_frame().iloc[:0, :0])["actual"] == 0
     found = getattr(predictor, call)(request_frame().head(9))
     assert set(found) == {"error", "min_required", "actual"}
     assert found["actual"] == 9
@@ -168,6 +169,34 @@ def test_a_custom_class_gets_its_history_from_its_result():
     predictor.train_models(request_frame())
     model = predictor.model_manager.active_models["custom"]
     assert model.training_history == {"final_loss": 0.1, "best_loss": 0.1, "epochs_trained": 1}
+
+
+def test_a_custom_class_may_return_arrays_and_one_confidence(caplog):
+    class Arrays(Broken):
+        def predict(self, data, steps=None):
+            last = float(data["Timestamp"].iloc[-1])
+            return PredictionResult(last + 1 + np.arange(steps), np.full(steps, 5), np.full(steps, 6), 0.5)
+
+    class TooSure(Broken):
+        def predict(self, data, steps=None):
+            return PredictionResult([1.0] * steps, [1.0] * steps, [1.0] * steps, 7.0)
+
+    class TooFew(Broken):
+        def predict(self, data, steps=None):
+            return PredictionResult([1.0], [1.0], [float("nan")], 0.1)
+
+    predictor = EnhancedRequestPredictor(device="cpu")
+    for cls in (Arrays, TooSure, TooFew):
+        register_model(ModelType.CUSTOM)(cls)
+        predictor.add_model(cls.__name__, ModelConfig(model_type=ModelType.CUSTOM))
+    found = predictor.predict_multiple_requests(request_frame(), 2)
+    assert [row["confidence"] for row in found["predictions"]["Arrays"]] == [0.5, 0.5]
+    assert found["predictions"]["Arrays"][1]["request_tokens"] == 5.0
+    assert "expected confidence between 0 and 1, got 7.0" in found["failed"]["TooSure"]
+    assert "expected 2 finite timestamps, got [1.0]" in found["failed"]["TooFew"]
+    one = predictor.predict_next_request(request_frame())
+    assert "expected 1 finite response_tokens, got [nan]" in one["summary"]["failed"]["TooFew"]
+    assert one["predictions"]["Arrays"]["method"] == "predict of Arrays"
 
 
 def test_names_that_are_unknown_are_named(caplog):

@@ -68,3 +68,12 @@ def test_a_part_without_windows_is_named():
 def test_a_split_needs_three_positive_parts():
     with pytest.raises(ConfigError, match="three positive proportions"):
         split_windows(request_series(200), context=5, horizon=1, parts=(1, 0, 1))
+
+
+def test_a_test_proportion_of_zero_leaves_the_test_part_out():
+    series = request_series(201)
+    split = split_windows(series, context=10, horizon=3, parts=(80, 20, 0))
+    assert (len(split.test), split.validation_end) == (0, len(series))
+    assert split.validation[-1] == len(series) - 3
+    with pytest.raises(ConfigError, match="three positive proportions"):
+        split_windows(series, context=10, horizon=3, parts=(80, 20, -1))
