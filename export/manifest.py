@@ -12,6 +12,7 @@ from pathlib import Path
 from typing import Any
 
 from export.errors import ExportError
+from export.triton import config_pbtxt
 from training.checkpoint import Checkpoint
 
 SCHEMA = 1
@@ -43,17 +44,17 @@ def manifest_facts(
     """
     meta = checkpoint.meta
     try:
-        facts = {key: meta[key] for key in _FROM_CHECKPOINT}
+        known = {key: meta[key] for key in _FROM_CHECKPOINT}
         model = meta["model"]
     except KeyError as error:
         raise ExportError(
             f"checkpoint.json: expected the key {error}, got none; train again with this version of fcast"
         ) from error
-    return {
+    facts = {
         "schema": SCHEMA,
         "name": name,
         "created": datetime.now(timezone.utc).isoformat(timespec="seconds"),
-        **facts,
+        **known,
         "inputs": list(inputs),
         "architecture": model["name"],
         "params": model["params"],
@@ -61,8 +62,9 @@ def manifest_facts(
         "opset": opset,
         "exporter": exporter,
         "checkpoint_sha256": checkpoint.sha256,
-        "libraries": {**meta.get("libraries", {}), **_library_versions()},
+        "libraries": {"training": meta.get("libraries", {}), "export": _library_versions()},
     }
+    return {**facts, "config_sha256": hashlib.sha256(config_pbtxt(facts).encode()).hexdigest()}
 
 
 def graph_metadata(facts: Mapping[str, Any]) -> dict[str, str]:

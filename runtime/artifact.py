@@ -15,6 +15,9 @@ from .manifest import MAX_BYTES, Manifest, parse_manifest
 MAX_GRAPH_BYTES = (1 << 31) - 1
 """Protobuf's own limit: no ONNX file in one piece is larger."""
 
+CONFIG = "config.pbtxt"
+MANIFEST = "manifest.json"
+_MAX_CONFIG_BYTES = 1 << 20
 _CHUNK_BYTES = 1 << 20
 
 
@@ -52,12 +55,37 @@ class Artifact:
             found += len(chunk)
         self._compare(name, found, digest.hexdigest())
 
+    def check_config(self) -> None:
+        """Hash the config.pbtxt beside the version's folder.
+
+        Raises:
+            ArtifactError: it is no plain file there, or its sha256 differs from the manifest.
+        """
+        where = self.folder.parent / CONFIG
+        data = b"".join(_chunks(self.folder.parent, CONFIG, limit=_MAX_CONFIG_BYTES))
+        expected, found = self.manifest.raw["config_sha256"], hashlib.sha256(data).hexdigest()
+        if found != expected:
+            raise ArtifactError(
+                f"{where}: expected sha256 {expected}, found {found}; the file was altered, copy it again"
+            )
+
+    def unlisted(self) -> list[str]:
+        """Names in the folder that the manifest does not have.
+
+        Raises:
+            ArtifactError: the folder cannot be listed.
+        """
+        try:
+            return sorted(set(os.listdir(self.folder)) - {MANIFEST, *self.manifest.files})
+        except OSError as error:
+            raise ArtifactError(f"{self.folder}: expected a folder that can be read, got {error.strerror}") from None
+
     def _declared_size(self, name: str) -> int:
         entry = self.manifest.files.get(name)
         if entry is None:
             listed = ", ".join(self.manifest.files)
             raise ArtifactError(
-                f"{self.folder / 'manifest.json'}: expected '{name}' in 'files', found only {listed}; "
+                f"{self.folder / MANIFEST}: expected '{name}' in 'files', found only {listed}; "
                 "export the format that is needed"
             )
         return entry.size_bytes
@@ -87,8 +115,8 @@ def open_artifact(path: str | os.PathLike[str], *, version: int | None = None) -
         InputError: `path` is no path, or `version` is no version.
     """
     folder = _resolve(path, version)
-    data = b"".join(_chunks(folder, "manifest.json", limit=MAX_BYTES + 1))
-    where = folder / "manifest.json"
+    data = b"".join(_chunks(folder, MANIFEST, limit=MAX_BYTES + 1))
+    where = folder / MANIFEST
     if len(data) > MAX_BYTES:
         raise ArtifactError(f"{where}: expected at most {MAX_BYTES} bytes, found more; do not use this artifact")
     return Artifact(folder, parse_manifest(data, where=str(where)))
@@ -104,7 +132,7 @@ def _resolve(path: str | os.PathLike[str], version: int | None) -> Path:
         if not root.is_dir():
             found = "a file" if root.exists() else "nothing there"
             raise ArtifactError(f"{root}: expected an artifact's folder, found {found}; see fcast-export --help")
-        if os.path.lexists(root / "manifest.json"):
+        if os.path.lexists(root / MANIFEST):
             if version is not None:
                 raise InputError(f"version: expected None for one version's folder {root}, got {version}")
             return root

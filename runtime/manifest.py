@@ -134,7 +134,8 @@ def parse_manifest(data: bytes, *, where: str) -> Manifest:
     for key in ("created", "architecture", "precision", "exporter"):
         check.string(key)
     check.integer("opset", low=1)
-    check.matching("checkpoint_sha256", _SHA256, "64 hexadecimal digits")
+    for key in ("checkpoint_sha256", "config_sha256"):
+        check.matching(key, _SHA256, "64 hexadecimal digits")
     for key in ("params", "trace", "scores", "libraries"):
         check.mapping(key)
     return Manifest(

@@ -2,27 +2,31 @@
 
 from __future__ import annotations
 
+import math
 import os
+from collections.abc import Callable
 from dataclasses import asdict, dataclass
+from functools import partial
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
-from .artifact import Artifact, open_artifact
+from .artifact import CONFIG, Artifact, open_artifact
 from .errors import ArtifactError
 from .golden import GOLDEN, Golden, read_golden
 from .predictor import Predictor
+from .proof import Tolerance, read_tolerance
 
 if TYPE_CHECKING:
     from numpy.typing import NDArray
 
-RTOL = 1e-4
-ATOL = 1e-5
-
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class FileCheck:
-    """One file against the manifest; `problem` is None when it is the same."""
+    """One file against the manifest; `problem` is None when it is the same.
+
+    `config.pbtxt`, which all versions share, lies beside the version's folder.
+    """
 
     name: str
     bytes: int
@@ -36,7 +40,7 @@ class ForecastCheck:
     batch: int
     channel: str
     max_abs: float
-    """Largest difference, raw units of the channel."""
+    """Largest difference, raw units of the channel; infinite where a number is none."""
     max_rel: float
     """Largest difference over the expected value, or over the channel's scale where that is larger."""
     used: float
@@ -55,8 +59,9 @@ class Verification:
     """Where the golden windows ran; None when damage kept them from running."""
     providers: tuple[str, ...]
     windows: int
-    rtol: float
-    atol: float
+    rtol: float | None
+    """None, as `atol`, when damage kept the golden windows from running and neither was given."""
+    atol: float | None
     files: tuple[FileCheck, ...]
     forecasts: tuple[ForecastCheck, ...]
 
@@ -67,39 +72,48 @@ class Verification:
         return [problem for problem in said if problem is not None]
 
     def to_dict(self) -> dict[str, Any]:
-        """Plain types, ready for JSON."""
-        return asdict(self) | {"ok": not self.problems, "problems": self.problems}
+        """Plain types, ready for JSON: what is not finite is None."""
+        forecasts = [
+            {key: None if isinstance(v, float) and not math.isfinite(v) else v for key, v in asdict(check).items()}
+            for check in self.forecasts
+        ]
+        return asdict(self) | {"forecasts": forecasts, "ok": not self.problems, "problems": self.problems}
 
 
 def verify(
-    path: str | os.PathLike[str], *, device: str = "auto", rtol: float = RTOL, atol: float = ATOL
+    path: str | os.PathLike[str], *, device: str = "auto", rtol: float | None = None, atol: float | None = None
 ) -> Verification:
     """Hash every file of an artifact and run its golden windows again, all at once and one by one.
 
-    A forecast passes when |found - expected| <= atol * scale + rtol * |expected| everywhere, as in the exporter's
-    parity check; a channel's scale is its mean over the golden contexts.
+    A forecast passes when |found - expected| <= atol * scale + rtol * |expected| everywhere: the exporter's rule, with
+    the tolerance and the scales of the channels that its proof, parity.json, was made with.
 
     Args:
         path: as `Predictor`.
         device: as `Predictor`.
-        rtol: relative tolerance.
-        atol: absolute tolerance in units of a channel's scale, so that it means the same for seconds and tokens.
+        rtol: relative tolerance; the proof's if None.
+        atol: absolute tolerance in units of a channel's scale, so that it means the same for seconds and tokens; the
+            proof's if None.
 
     Raises:
-        ArtifactError: there is no artifact with a readable manifest, or its golden windows or graph make no sense.
+        InputError: `rtol` or `atol` is negative or not finite.
+        ArtifactError: there is no artifact with a readable manifest, or its proof, golden windows or graph make no
+            sense.
         DeviceError: as `Predictor`.
     """
     artifact = open_artifact(path)
-    files = tuple(_check_file(artifact, name) for name in artifact.manifest.files)
+    files = _check_files(artifact)
     damaged = any(check.problem for check in files)
     # A damaged artifact is not run: what it would say proves nothing.
     predictor = None if damaged else Predictor(artifact.folder, device=device)
     golden = None if damaged else read_golden(artifact)
     forecasts: list[ForecastCheck] = []
     if predictor is not None and golden is not None:
+        within = read_tolerance(artifact).replaced(rtol=rtol, atol=atol)
+        rtol, atol = within.rtol, within.atol
         for batch in dict.fromkeys((len(golden.context), 1)):
             found = _run(predictor, golden, batch)
-            forecasts += _compare(artifact, golden, found, batch=batch, rtol=rtol, atol=atol)
+            forecasts += _compare(artifact, golden, found, batch=batch, within=within)
     return Verification(
         artifact=str(artifact.folder),
         name=artifact.manifest.name,
@@ -114,13 +128,28 @@ def verify(
     )
 
 
-def _check_file(artifact: Artifact, name: str) -> FileCheck:
-    problem = None
+def _check_files(artifact: Artifact) -> tuple[FileCheck, ...]:
+    checks = []
+    for name, entry in artifact.manifest.files.items():
+        problem = _problem(partial(artifact.check, name))
+        checks.append(FileCheck(name=name, bytes=entry.size_bytes, problem=problem))
+    config = artifact.folder.parent / CONFIG
+    if os.path.lexists(config):  # a version's folder may be moved about alone
+        problem = _problem(artifact.check_config)
+        checks.append(FileCheck(name=CONFIG, bytes=os.lstat(config).st_size, problem=problem))
+    for name in artifact.unlisted():
+        where = artifact.folder / name
+        problem = f"{where}: expected the files of the manifest alone, found this one; remove it"
+        checks.append(FileCheck(name=name, bytes=os.lstat(where).st_size, problem=problem))
+    return tuple(checks)
+
+
+def _problem(check: Callable[[], object]) -> str | None:
     try:
-        artifact.check(name)
+        check()
     except ArtifactError as error:
-        problem = str(error)
-    return FileCheck(name=name, bytes=artifact.manifest.files[name].size_bytes, problem=problem)
+        return str(error)
+    return None
 
 
 def _run(predictor: Predictor, golden: Golden, batch: int) -> NDArray[np.float32]:
@@ -138,14 +167,13 @@ def _compare(
     found: NDArray[np.float32],
     *,
     batch: int,
-    rtol: float,
-    atol: float,
+    within: Tolerance,
 ) -> list[ForecastCheck]:
     checks = []
     for c, channel in enumerate(artifact.manifest.channels):
         want, got = golden.forecast[:, :, c].astype(np.float64), found[:, :, c].astype(np.float64)
-        scale = float(golden.context[:, :, c].mean(dtype=np.float64)) or 1.0
-        allowed = atol * scale + rtol * np.abs(want)
+        scale = within.scale[c]
+        allowed = within.atol * scale + within.rtol * np.abs(want)
         difference = np.abs(got - want)
         # Not a number anywhere is the worst difference of all.
         ratio = np.where(difference == 0, 0.0, difference / np.maximum(allowed, np.finfo(np.float64).tiny))
@@ -162,10 +190,14 @@ def _compare(
             ForecastCheck(
                 batch=batch,
                 channel=channel,
-                max_abs=float(difference.max()),
-                max_rel=float((difference / np.maximum(np.abs(want), scale)).max()),
+                max_abs=_largest(difference),
+                max_rel=_largest(difference / np.maximum(np.abs(want), scale)),
                 used=float(ratio[worst]),
                 problem=problem,
             )
         )
     return checks
+
+
+def _largest(values: NDArray[np.float64]) -> float:
+    return float(values.max()) if np.isfinite(values).all() else math.inf

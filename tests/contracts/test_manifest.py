@@ -42,6 +42,7 @@ KEYS: dict[str, type | tuple[type, ...]] = {
     "exporter": str,
     "prior": list,
     "checkpoint_sha256": str,
+    "config_sha256": str,
     "trace": dict,
     "scores": dict,
     "libraries": dict,
@@ -90,6 +91,8 @@ def check_files(folder: Path, manifest: dict[str, Any]) -> None:
     for name, entry in said.items():
         content = (folder / name).read_bytes()
         assert entry == {"sha256": hashlib.sha256(content).hexdigest(), "bytes": len(content)}
+    config = (folder.parent / "config.pbtxt").read_bytes()
+    assert manifest["config_sha256"] == hashlib.sha256(config).hexdigest()
 
 
 def check_seal(manifest: dict[str, Any]) -> None:
@@ -140,7 +143,9 @@ def test_exported_manifest_says_where_the_model_comes_from(exported: Path) -> No
     assert datetime.fromisoformat(manifest["created"]).utcoffset() == timedelta(0)
     assert re.fullmatch("[0-9a-f]{64}", manifest["checkpoint_sha256"])
     assert {"fingerprint", "sources", "rows", "first_s", "last_s", "clock"} <= set(manifest["trace"])
-    assert {"fcast", "torch", "onnx", "onnxruntime", "numpy"} <= set(manifest["libraries"])
+    assert set(manifest["libraries"]) == {"training", "export"}
+    assert {"fcast", "torch", "numpy"} <= set(manifest["libraries"]["training"])
+    assert {"fcast", "torch", "onnx", "onnxruntime", "numpy"} <= set(manifest["libraries"]["export"])
     assert manifest["scores"]
     assert (manifest["bin_s"] is None) == (manifest["kind"] == "requests") == (manifest["step_s"] is None)
     assert np.shape(manifest["prior"]) == (len(manifest["channels"]), len(manifest["levels"]))

@@ -71,7 +71,7 @@ def test_the_manifest_is_complete_sealed_and_accepted_by_the_runtime(run: Path, 
     for key in ("kind", "channels", "units", "clock", "bin_s", "step_s", "gap_s", "levels", "prior", "trace", "scores"):
         assert raw[key] == checkpoint.meta[key]
     assert raw["name"] == raw["architecture"] == checkpoint.meta["model"]["name"]
-    assert {"torch", "onnx", "numpy", "python"} <= set(raw["libraries"])
+    assert {"torch", "onnx", "numpy", "python"} <= set(raw["libraries"]["export"])
 
 
 def canonical(raw: dict[str, object]) -> bytes:

@@ -14,6 +14,7 @@ from export import artifact
 from export.cli_export import main
 from export.parity import ATOL, RTOL
 from export.to_onnx import OPSETS
+from runtime.verify import verify
 
 
 def export(*args: object) -> Result:
@@ -34,6 +35,13 @@ def test_json_is_one_object_on_stdout(requests_run: Path, tmp_path: Path) -> Non
     assert (found["path"], found["name"], found["version"]) == (f"{tmp_path}/chat/1", "chat", 1)
     assert found["parity"]["onnx"]["used"] <= 1.0
     assert found["files"]["model.onnx"] == (tmp_path / "chat/1/model.onnx").stat().st_size
+
+
+def test_what_was_published_with_a_wider_tolerance_verifies_with_it(requests_run: Path, tmp_path: Path) -> None:
+    folder = Path(json.loads(export(requests_run, "--out", tmp_path, "--rtol", 0.5, "--json").stdout)["path"])
+    result = verify(folder, device="cpu")
+    assert (result.problems, result.rtol, result.atol) == ([], 0.5, ATOL)
+    assert {check.name for check in result.files} == {"model.onnx", "parity.json", "golden.npz", "config.pbtxt"}
 
 
 def test_a_failed_proof_is_one_line_and_exit_code_one(requests_run: Path, tmp_path: Path) -> None:

@@ -17,6 +17,7 @@ import numpy as np
 import onnx
 from onnx import TensorProto, helper, numpy_helper
 
+from export.triton import config_pbtxt
 from runtime import Predictor
 from runtime.manifest import UNITS, self_sha256
 
@@ -83,10 +84,15 @@ def build(
         "checkpoint_sha256": "0" * 64,
         "trace": {},
         "scores": {},
-        "libraries": {"onnx": onnx.__version__, "numpy": np.__version__},
+        "libraries": {"export": {"onnx": onnx.__version__, "numpy": np.__version__}},
         "files": {},
     }
-    (folder / "parity.json").write_text("[]\n")
+    config = config_pbtxt(manifest)
+    (folder.parent / "config.pbtxt").write_text(config)
+    manifest["config_sha256"] = hashlib.sha256(config.encode()).hexdigest()
+    mean = windows.mean(axis=(0, 1), dtype=np.float64)
+    parity = {"tolerances": {"rtol": 1e-4, "atol": 1e-5, "channel_scale": dict(zip(channels, mean, strict=True))}}
+    (folder / "parity.json").write_text(json.dumps(parity, indent=1) + "\n")
     golden = {"context": windows, **({"time_s": time_s} if clock else {})}
     write_npz(folder / "golden.npz", golden)
     seal(folder, manifest)

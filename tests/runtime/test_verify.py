@@ -31,7 +31,8 @@ def invoke(folder: Path, *options: str) -> Result:
 def test_a_good_artifact_passes_at_every_batch(artifacts: Path, name: str) -> None:
     result = verify(artifacts / name, device="cpu")
     assert result.problems == []
-    assert {check.name for check in result.files} == {"model.onnx", "parity.json", "golden.npz"}
+    assert {check.name for check in result.files} == {"model.onnx", "parity.json", "golden.npz", "config.pbtxt"}
+    assert (result.rtol, result.atol) == (1e-4, 1e-5)
     assert {check.batch for check in result.forecasts} == {6, 1}
     assert all(check.used <= 1 for check in result.forecasts)
     done = invoke(artifacts / name)
@@ -48,7 +49,8 @@ def test_json_holds_the_same(artifacts: Path) -> None:
 
 def test_every_damaged_file_is_named_with_expected_and_found(copied: Copied) -> None:
     folder = copied("requests")
-    (folder / "parity.json").write_text("{}\n")
+    parity = (folder / "parity.json").read_text()
+    (folder / "parity.json").write_text(parity.replace("1", "2"))
     with (folder / "golden.npz").open("ab") as file:
         file.write(b"x")
     done = invoke(folder)
@@ -59,6 +61,71 @@ def test_every_damaged_file_is_named_with_expected_and_found(copied: Copied) -> 
     assert "not run" in done.stdout
     (folder / "parity.json").unlink()
     assert "parity.json: expected a file, found none" in invoke(folder).stderr
+
+
+def test_an_edited_configuration_is_found_where_there_is_one(copied: Copied, artifacts: Path) -> None:
+    folder = copied("requests")
+    assert invoke(folder).exit_code == 0  # a version's folder may be moved about alone
+    config = (artifacts / "requests/config.pbtxt").read_text()
+    (folder.parent / "config.pbtxt").write_text(config)
+    assert invoke(folder).exit_code == 0
+    (folder.parent / "config.pbtxt").write_text(config.replace("256", "512"))
+    done = invoke(folder)
+    assert (done.exit_code, done.stdout.count("DIFFERS")) == (1, 1)
+    assert f"Error: {folder.parent}/config.pbtxt: expected sha256 " in done.stderr
+    assert "not run" in done.stdout
+
+
+@pytest.mark.parametrize("name", ["weights.bin", ".hidden", "folder"])
+def test_what_the_manifest_does_not_list_is_found(copied: Copied, name: str) -> None:
+    folder = copied("requests")
+    if name == "folder":
+        (folder / name).mkdir()
+    else:
+        (folder / name).write_bytes(b"x")
+    done = invoke(folder)
+    assert done.exit_code == 1
+    assert f"{name}: expected the files of the manifest alone, found this one; remove it" in done.stderr
+
+
+def test_the_tolerance_is_that_of_the_proof(copied: Copied) -> None:
+    folder = copied("load")
+    arrays = golden(folder)
+    arrays["forecast"][4, 2, 1, 6] *= 1.01
+    replace_file(folder, "golden.npz", pack(arrays))
+    assert invoke(folder).exit_code == 1
+    parity = json.loads((folder / "parity.json").read_text())
+    parity["tolerances"]["rtol"] = 0.02  # as fcast-export --rtol 0.02 has it
+    replace_file(folder, "parity.json", json.dumps(parity).encode())
+    assert invoke(folder).exit_code == 0
+    assert json.loads(invoke(folder, "--json").stdout)["rtol"] == 0.02
+    assert invoke(folder, "--rtol", "1e-4").exit_code == 1
+    parity["tolerances"] = {
+        "rtol": 0.0,
+        "atol": 1.0,
+        "channel_scale": {"requests": 1.0, "request_tokens": 1e6, "response_tokens": 1.0},
+    }
+    replace_file(folder, "parity.json", json.dumps(parity).encode())
+    assert invoke(folder).exit_code == 0
+    assert invoke(folder, "--rtol", "inf").stderr.startswith("Error: rtol: expected a finite number from 0 to ")
+
+
+@pytest.mark.parametrize(
+    ("parity", "said"),
+    [
+        (b"[]", "parity.json: expected a JSON object, got list"),
+        (b"{", "parity.json: expected JSON"),
+        (b"{}", "parity.json: expected the key 'tolerances', found none"),
+        (b'{"tolerances": {"rtol": -1, "atol": 0, "channel_scale": {}}}', "expected 'rtol' to be a number from 0"),
+        (b'{"tolerances": {"rtol": 0, "atol": 0, "channel_scale": {}}}', "expected the key 'requests', found none"),
+    ],
+)
+def test_a_proof_without_its_tolerance_is_refused(copied: Copied, parity: bytes, said: str) -> None:
+    folder = copied("counts")
+    replace_file(folder, "parity.json", parity)
+    done = invoke(folder)
+    assert done.exit_code == 1
+    assert said in done.stderr
 
 
 def pack(arrays: dict[str, Any]) -> bytes:
@@ -90,7 +157,12 @@ def test_a_golden_forecast_that_is_no_number_differs(copied: Copied) -> None:
     arrays = golden(folder)
     arrays["forecast"][0, 0, 0, 0] = np.nan
     replace_file(folder, "golden.npz", pack(arrays))
-    assert invoke(folder).exit_code == 1
+    done = invoke(folder)
+    assert done.exit_code == 1
+    assert "> 1000 %  DIFFERS" in done.stdout
+    said = json.loads(invoke(folder, "--json").stdout, parse_constant=lambda text: pytest.fail(text))
+    worst = said["forecasts"][0]
+    assert (worst["used"], worst["max_abs"], worst["max_rel"]) == (None, None, None)
 
 
 def test_a_missing_artifact_and_a_bad_option_say_so(tmp_path: Path, artifacts: Path) -> None:
