@@ -86,7 +86,7 @@ def export_checkpoint(
     if unknown:
         raise ConfigError(f"--format: expected {' or '.join(FORMATS)}, got {unknown[0]}; correct it")
     checkpoint = load_checkpoint(path)
-    name = check_name(name or checkpoint.meta["model"]["name"])
+    name = check_name(checkpoint.meta["model"]["name"] if name is None else name)
     inputs = _real_inputs(checkpoint)
     facts = manifest_facts(checkpoint, name=name, inputs=list(inputs), opset=opset, exporter=EXPORTER)
     within = parity.tolerance(inputs["context"], rtol=rtol, atol=atol)
@@ -106,16 +106,18 @@ def export_checkpoint(
         for file, content in files.items():
             write_file(staged / file, content)
 
+        sizes: dict[str, int] = {}
+
         def seal(folder: Path, version: int) -> None:
             listed = sorted(child.name for child in folder.iterdir() if child.name != MANIFEST)
             write_file(folder / MANIFEST, manifest_bytes(facts, version=version, folder=folder, files=listed))
+            sizes.update({file: (folder / file).stat().st_size for file in sorted([*listed, MANIFEST])})
 
         seal(staged, 1)  # the gate loads what is staged as a host would
         checks = prove(checkpoint, staged, inputs, within=within)
         report = parity.parity_json(checks, within=within, channels=facts["channels"], windows=len(inputs["context"]))
         write_file(staged / PARITY, json_bytes(report))
         folder, version = publish(staged, out=out, name=name, config=config_pbtxt(facts), seal=seal)
-    sizes = {child.name: child.stat().st_size for child in sorted(folder.iterdir())}
     return Published(
         path=folder,
         name=name,

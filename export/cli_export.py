@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import warnings
 from typing import TYPE_CHECKING, Any
 
 import click
@@ -70,7 +71,11 @@ def main(
     """
     from export.artifact import export_checkpoint  # torch takes seconds to import; --help does not need it
 
-    published = export_checkpoint(checkpoint, formats=formats, out=out, name=name, opset=opset, atol=atol, rtol=rtol)
+    with warnings.catch_warnings():
+        warnings.showwarning = lambda message, *_, **__: click.echo(f"Warning: {message}", err=True)
+        published = export_checkpoint(
+            checkpoint, formats=formats, out=out, name=name, opset=opset, atol=atol, rtol=rtol
+        )
     click.echo(json.dumps(_as_json(published)) if as_json else _as_text(published))
 
 

@@ -15,6 +15,7 @@ import os
 import re
 import secrets
 import shutil
+import warnings
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager, suppress
 from pathlib import Path
@@ -45,11 +46,24 @@ def check_name(name: str) -> str:
 
 @contextmanager
 def staging(out: Path) -> Iterator[Path]:
-    """A private folder inside `out`, removed at the end whatever happens.
+    """A private folder inside `out`, removed at the end whatever happens; after a failure `out` too, if it was made.
 
     Raises:
         ExportError: `out` cannot be written.
     """
+    made = [folder for folder in (out, *out.parents) if not os.path.lexists(folder)]
+    try:
+        with _staging(out) as stage:
+            yield stage
+    except BaseException:
+        for folder in made:
+            with suppress(OSError):  # somebody else is using it by now
+                folder.rmdir()
+        raise
+
+
+@contextmanager
+def _staging(out: Path) -> Iterator[Path]:
     with _writing(out):
         out.mkdir(parents=True, exist_ok=True)
         lock = os.open(out, os.O_RDONLY | os.O_DIRECTORY)
@@ -91,10 +105,11 @@ def publish(staged: Path, *, out: Path, name: str, config: str, seal: Callable[[
         seal: called with the folder and the version it is about to take; writes what contains the number.
 
     Returns:
-        The published folder and its version.
+        The published folder and its version. What fails once it is there gives a RuntimeWarning.
 
     Raises:
-        ExportError: the name holds something else or another contract, or the disk is full or not writable.
+        ExportError: the name holds something else or another contract, or the disk is full or not writable. Nothing was
+            published.
     """
     target = out / name
     while True:
@@ -110,12 +125,11 @@ def publish(staged: Path, *, out: Path, name: str, config: str, seal: Callable[[
                 else:
                     _sync(staged)
                     os.rename(staged, target / str(version))
-                    _sync(target)
-                    _record_highest(target, version)
         except OSError as error:
             if error.errno not in _TAKEN:
                 raise
             continue
+        _settle(target, version, fresh=fresh)
         return target / str(version), version
 
 
@@ -132,7 +146,21 @@ def _move_with_config(staged: Path, target: Path, config: str) -> None:
     except OSError:
         os.rename(whole / "1", staged)
         raise
-    _sync(target.parent)
+
+
+def _settle(target: Path, version: int, *, fresh: bool) -> None:
+    """After the rename: the version is live, so that nothing here may fail the export."""
+    try:
+        _sync(target.parent if fresh else target)
+    except OSError as error:
+        warnings.warn(
+            f"{target / str(version)}: published, but the disk has not confirmed it ({error.strerror or error}); "
+            "after a loss of power check that it is still there",
+            RuntimeWarning,
+            stacklevel=3,
+        )
+    if not fresh:
+        _record_highest(target, version)
 
 
 def _check_contract(target: Path, config: str) -> None:
@@ -164,13 +192,13 @@ def _highest_version(target: Path) -> int:
 
 
 def _record_highest(target: Path, version: int) -> None:
-    # The version itself is published already; a full disk must not turn that into a failure.
     fresh = target / f"{_HIGHEST}-{secrets.token_hex(4)}"
     try:
         write_file(fresh, f"{max(version, _highest_version(target))}\n".encode())
         os.replace(fresh, target / _HIGHEST)
-    except (OSError, ExportError):
-        fresh.unlink(missing_ok=True)
+    except (OSError, ExportError):  # at worst the number of a version that is deleted by hand comes back
+        with suppress(OSError):
+            fresh.unlink()
 
 
 def _sync(folder: Path) -> None:

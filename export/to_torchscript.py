@@ -13,8 +13,6 @@ from torch import nn
 from export.errors import ExportError
 from export.tracing import known_warnings_silenced, tracing
 
-EXPORTER = "torch.jit.trace"
-
 
 def to_torchscript(model: nn.Module, example: Mapping[str, torch.Tensor]) -> bytes:
     """Trace a model in eval mode.

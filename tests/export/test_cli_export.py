@@ -5,6 +5,9 @@ from __future__ import annotations
 import errno
 import json
 import os
+import subprocess
+import sys
+import warnings
 from pathlib import Path
 
 import pytest
@@ -70,6 +73,7 @@ def test_a_full_disk_is_one_line_and_exit_code_one(
     ("options", "code", "message"),
     [
         (["--name", "../x"], 2, "Error: --name: expected letters"),
+        (["--name", ""], 2, "Error: --name: expected letters"),
         (["--opset", "26"], 2, "Error: --opset: expected 17 to 20, got 26"),
         (["--rtol", "nan"], 2, "Error: --rtol: expected a finite number"),
         (["--format", "tflite"], 2, "'tflite' is not one of 'onnx', 'torchscript'"),
@@ -82,6 +86,46 @@ def test_an_impossible_option_is_a_usage_error(
     assert result.exit_code == code
     assert message in result.stderr
     assert not (tmp_path / "artifacts").exists()
+
+
+def test_a_failure_after_publishing_is_a_line_on_stderr(
+    requests_run: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    fsync = os.fsync
+
+    def failing(descriptor: int) -> None:
+        if (tmp_path / "gru").exists():
+            raise OSError(errno.EIO, os.strerror(errno.EIO))
+        fsync(descriptor)
+
+    monkeypatch.setattr(os, "fsync", failing)
+    monkeypatch.setattr(warnings, "filters", [])  # as a user has it: pytest makes errors of warnings
+    result = export(requests_run, "--out", tmp_path)
+    assert result.exit_code == 0
+    assert result.stdout.startswith(f"Published {tmp_path}/gru/1\n")
+    assert result.stderr.splitlines()[-1].startswith(f"Warning: {tmp_path}/gru/1: published, but the disk has not conf")
+
+
+WITHOUT_EXTRAS = """
+import sys
+class Absent:
+    def find_spec(self, name, path=None, target=None):
+        if name.partition(".")[0] in ("torch", "rich", "onnx", "pandas", "lightning_fabric", "safetensors"):
+            raise ModuleNotFoundError(f"No module named {name!r}", name=name)
+sys.meta_path.insert(0, Absent())
+from export.cli_export import main
+main()
+"""
+
+
+def test_without_its_extra_it_helps_and_says_what_to_install(tmp_path: Path) -> None:
+    run = [sys.executable, "-c", WITHOUT_EXTRAS]
+    helped = subprocess.run([*run, "--help"], capture_output=True, text=True, check=False)
+    assert (helped.returncode, helped.stderr) == (0, "")
+    assert "Examples:" in helped.stdout
+    failed = subprocess.run([*run, str(tmp_path)], capture_output=True, text=True, check=False)
+    assert (failed.returncode, failed.stdout, failed.stderr.count("\n")) == (1, "", 1)
+    assert failed.stderr.endswith("pip install 'fcast[export]'\n")
 
 
 def test_an_output_folder_under_a_file_is_exit_code_one(requests_run: Path, tmp_path: Path) -> None:

@@ -86,6 +86,41 @@ def test_a_full_disk_is_one_clear_line_and_leaves_nothing(
     assert not list(tmp_path.glob(".staging*"))
 
 
+@pytest.mark.parametrize("earlier", [0, 1], ids=["first version", "second version"])
+def test_a_failure_after_the_rename_is_a_warning_since_the_version_is_live(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, earlier: int
+) -> None:
+    for _ in range(earlier):
+        publish_one(tmp_path)
+    fsync, version = os.fsync, earlier + 1
+
+    def failing(descriptor: int) -> None:
+        if (tmp_path / f"gru/{version}").exists():
+            raise OSError(errno.EIO, os.strerror(errno.EIO))
+        fsync(descriptor)
+
+    monkeypatch.setattr(os, "fsync", failing)
+    with pytest.warns(
+        RuntimeWarning, match=rf"gru/{version}: published, but the disk has not confirmed it \(Input/outp"
+    ):
+        assert publish_one(tmp_path) == (tmp_path / f"gru/{version}", version)
+    assert visible(tmp_path).items() >= version_files(version).items()
+    assert {path.name for path in (tmp_path / "gru").glob(".*")} == {".highest_version"}
+
+
+def test_a_failure_removes_the_output_folders_it_made_and_no_others(tmp_path: Path) -> None:
+    def failing(out: Path) -> None:
+        with staging(out) as stage:
+            write_file(stage / "version/model.onnx", b"half")
+            raise ExportError("the disk is full")
+
+    (tmp_path / "mine").mkdir()
+    for out in ("mine", "mine/a/b"):
+        with pytest.raises(ExportError, match="^the disk is full$"):
+            failing(tmp_path / out)
+        assert list(tmp_path.rglob("*")) == [tmp_path / "mine"]
+
+
 @pytest.mark.parametrize("out", ["file/out", "file"])
 def test_an_output_folder_that_cannot_be_made_is_one_clear_line(tmp_path: Path, out: str) -> None:
     (tmp_path / "file").write_text("in the way")
