@@ -152,8 +152,14 @@ def read_meta(folder: Path) -> dict[str, Any]:
             raise CheckpointError(
                 f"{folder}: expected a finished run, got an interrupted one; finish it with fcast-train ... --resume"
             ) from error
+        inside = [os.fspath(found.parent) for found in sorted(folder.glob(f"*/{META}"))]
         raise CheckpointError(
-            f"{folder}: expected a run folder of fcast-train, got {error.strerror}; correct the path"
+            f"{folder}: expected a run folder of fcast-train, got "
+            + (
+                f"a folder of runs; give one of {', '.join(inside)}"
+                if inside
+                else f"{error.strerror}; correct the path"
+            )
         ) from error
     except (ValueError, KeyError, TypeError) as error:
         raise CheckpointError(f"{path}: expected a checkpoint's JSON, got a damaged file; train again") from error

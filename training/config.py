@@ -203,6 +203,10 @@ def build_runs(models: Sequence[str], settings: Mapping[str, Any]) -> list[RunCo
     }
     hyper: dict[str, Any] = {}
     for key, value in settings.items():
+        if isinstance(value, dict) or key in ("model", "models"):
+            raise ConfigError(
+                f"setting: expected flat keys, got '{key}'; tables are not used, and --model names models"
+            )
         if key in homes:
             part, kind = homes[key]
             parts[part][key] = _convert(key, value, str(kind))
@@ -234,4 +238,5 @@ def _convert(key: str, value: Any, kind: str) -> Any:
         return float(value)
     elif type(value).__name__ == kind:
         return value
-    raise ConfigError(f"{key}: expected {kind}, got {value!r}; correct it")
+    wanted = "numbers, comma-separated" if kind.startswith("tuple") else kind
+    raise ConfigError(f"{key}: expected {wanted}, got {value!r}; correct it")

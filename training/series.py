@@ -73,6 +73,8 @@ def build_series(trace: Trace, *, kind: str, bin_s: float = 60.0, gap_s: float =
         series = _request_steps(trace, gap_s=gap_s)
     else:
         series = _load_steps(trace, bin_s=bin_s, gap_s=gap_s, where=where)
+    if not np.isfinite(series.values).all():
+        raise TraceError(f"{where}: expected numbers within float32, got totals beyond 3.4e38; clean the trace")
     if not len(series):
         step = "request after the first" if kind == "requests" else f"whole bin of {bin_s:g} s"
         raise TraceError(f"{where}: expected at least one {step}, got {len(trace)} row(s); use a longer trace")
@@ -130,7 +132,8 @@ def _load_steps(trace: Trace, *, bin_s: float, gap_s: float, where: str) -> Seri
         binned = [np.bincount(slot, weights=total[lo:hi][inside], minlength=count) for total in totals]
         if not trace.is_counts:
             binned.insert(0, np.bincount(slot, minlength=count))
-        values.append(np.stack(binned, axis=1).astype(np.float32))
+        with np.errstate(over="ignore"):  # refused in `build_series`
+            values.append(np.stack(binned, axis=1).astype(np.float32))
         times.append((first + np.arange(count)) * bin_s)
         segments.append(np.full(count, number, np.int32))
     channels = ("requests", "request_tokens", "response_tokens")[: len(totals) + (not trace.is_counts)]

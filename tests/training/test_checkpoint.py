@@ -92,6 +92,11 @@ def test_a_folder_without_a_run_is_refused(tmp_path):
         load_checkpoint(tmp_path / "nothing")
 
 
+def test_a_folder_of_runs_names_the_runs_inside(trained):
+    with pytest.raises(CheckpointError, match=f"got a folder of runs; give one of {trained}"):
+        load_checkpoint(trained.parent)
+
+
 def test_nothing_half_written_is_left_when_writing_fails(tmp_path, monkeypatch):
     path = tmp_path / "model.safetensors"
     write_atomically(path, b"old")

@@ -7,7 +7,6 @@ import os
 import signal
 import subprocess
 import sys
-import time
 
 import pytest
 from click.testing import CliRunner
@@ -95,7 +94,6 @@ def test_a_killed_run_resumes_to_the_weights_of_an_uninterrupted_one(trace_file,
     assert process.stderr is not None
     while "epoch 2/6" not in process.stderr.readline():
         assert process.poll() is None, "ended before it could be killed"
-    time.sleep(0.05)
     process.send_signal(signal.SIGKILL)
     process.wait()
     process.stderr.close()

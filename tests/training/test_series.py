@@ -106,6 +106,11 @@ def test_a_trace_of_one_row_is_too_short(kind):
         build_series(rows([5.0]), kind=kind)
 
 
+def test_a_count_beyond_float32_is_refused():
+    with pytest.raises(TraceError, match="expected numbers within float32"):
+        build_series(count_trace(np.array([1, 1e300, 1, 1])), kind="load", bin_s=10)
+
+
 def test_a_bin_far_too_narrow_for_the_span_is_refused():
     with pytest.raises(ConfigError, match="at most 50,000,000 bins.*wider"):
         build_series(rows([0.0, 20000.0]), kind="load", bin_s=1e-4)
