@@ -23,13 +23,16 @@ if TYPE_CHECKING:
     from numpy.typing import NDArray
 
 _GRAPH = "model.onnx"
+_EPOCH_FROM_S = 1e8
+"""Seconds below this (March 1973) count from something else than 1970."""
 
 
 class Predictor:
     """Forecasts from one artifact.
 
     `predict` keeps nothing and may be called from any number of threads. `observe`, `observe_bin` and `forecast` work
-    on one stream, behind one lock that is never held while the model runs. No method reads a file or the network.
+    on one stream, behind one lock that is never held while the model runs. No method reads a file or the network. A
+    model that takes epoch times warns once (RuntimeWarning) when the first one it gets is none.
 
     Args:
         path: `artifacts/<name>`, where the newest version is taken, or `artifacts/<name>/<version>`.
@@ -62,6 +65,7 @@ class Predictor:
         self._stream = open_stream(self._manifest)
         self._standing: tuple[int, Forecast] | None = None
         self._warned = False
+        self._clock_due = self._manifest.takes_time and self._manifest.clock == "epoch"  # first times to be looked at
 
     def __repr__(self) -> str:
         m = self._manifest
@@ -98,7 +102,10 @@ class Predictor:
         """
         windows = window(context, self._manifest)
         batch = len(windows) if context.ndim == 3 else None
-        forecast = self._run(windows, window_times(time_s, self._manifest, batch=batch))
+        times = window_times(time_s, self._manifest, batch=batch)
+        if self._clock_due and times is not None:
+            self._look_at_clock(float(times.min()))
+        forecast = self._run(windows, times)
         return forecast if batch is not None else forecast[0]
 
     def observe(
@@ -116,6 +123,8 @@ class Predictor:
         """
         with self._lock:
             self._stream.observe(timestamp_s, request_tokens, response_tokens)
+        if self._clock_due:
+            self._look_at_clock(float(timestamp_s))
 
     def observe_bin(
         self,
@@ -139,6 +148,8 @@ class Predictor:
         """
         with self._lock:
             self._stream.observe_bin(start_s, requests, request_tokens, response_tokens)
+        if self._clock_due:
+            self._look_at_clock(float(start_s))
 
     def forecast(self, now_s: float | None = None) -> Forecast:
         """Forecast for the observed stream; without enough history, from a fallback that `source` names.
@@ -199,6 +210,17 @@ class Predictor:
             self._warn("gave numbers that are not finite")
             return None
         return values
+
+    def _look_at_clock(self, time_s: float) -> None:
+        """Say once that times are no epoch seconds, with which the model tells the hour and the day."""
+        self._clock_due = False
+        if time_s < _EPOCH_FROM_S:
+            warnings.warn(
+                f"{self._where}: expected epoch seconds, as this model knows the time of day, got {time_s!r}, "
+                f"a time in {1970 + int(time_s // 31_556_952)}; its forecasts follow that calendar (said once)",
+                RuntimeWarning,
+                stacklevel=3,
+            )
 
     def _warn(self, what: str) -> None:
         if not self._warned:

@@ -67,7 +67,7 @@ def build(
         "kind": kind,
         "channels": list(channels),
         "units": [UNITS[c] for c in channels],
-        "clock": "epoch",
+        "clock": "relative" if clock else "epoch",  # the tests' times begin anywhere
         "bin_s": bin_s,
         "step_s": step_s or bin_s,
         "gap_s": 21600.0,

@@ -9,7 +9,7 @@ import os
 import signal
 import subprocess
 import sys
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from pathlib import Path
 
 import numpy as np
@@ -152,6 +152,16 @@ def test_counts_of_wider_bins_than_the_models_are_remarked_on() -> None:
         "left out count 0\n"
     )
     assert invoke("counts", "time_s,requests\n" + "".join(f"{10 * i * i},5\n" for i in range(12))).stderr == ""
+
+
+def test_a_wrong_clock_is_a_line_on_stderr(edited: Callable[..., Path]) -> None:
+    folder = edited("load", clock="epoch")
+    done = cli_runner().invoke(main, [str(folder), "--device", "cpu"], input=HEADER + requests(10))
+    assert done.exit_code == 0
+    assert done.stderr == (
+        f"Warning: {folder}/model.onnx: expected epoch seconds, as this model knows the time of day, got 0.0, a "
+        "time in 1970; its forecasts follow that calendar (said once)\n"
+    )
 
 
 def test_gzip_is_one_line_that_says_what_to_do() -> None:

@@ -207,6 +207,28 @@ def test_a_silence_of_exactly_the_gap_is_idle_bins(load: Predictor) -> None:
         assert p.forecast(now_s=last_s + GAP_S).start_s == last_s + GAP_S
 
 
+EPOCH_CALLS = [
+    lambda p, time_s: p.observe(time_s, 1, 1),
+    lambda p, time_s: p.observe_bin(time_s // BIN_S * BIN_S, 1, 1, 1),
+    lambda p, time_s: p.predict(np.ones((L, 3), np.float32), time_s),
+]
+
+
+@pytest.mark.parametrize("call", EPOCH_CALLS)
+def test_times_that_count_from_something_else_than_1970_are_remarked_on_once(edited: Any, call: Any) -> None:
+    folder = edited("load", clock="epoch")
+    p = Predictor(folder, device="cpu")
+    with pytest.warns(
+        RuntimeWarning, match="expected epoch seconds, as this model knows the time of day, got 90"
+    ) as said:
+        call(p, 90060.0)
+    assert len(said) == 1
+    assert said[0].filename == __file__
+    call(p, 90120.0)
+    p = Predictor(folder, device="cpu")
+    call(p, EPOCH_S)
+
+
 BAD_CALLS = [
     lambda p: p.observe(99.0, 1, 1),
     lambda p: p.observe(float("nan"), 1, 1),

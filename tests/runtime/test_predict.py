@@ -145,7 +145,7 @@ def test_a_value_that_cannot_be_is_refused_with_its_place(requests: Predictor, v
 @pytest.mark.parametrize(
     ("time_s", "said"),
     [
-        (None, "time_s: expected the epoch time of the last step in seconds, as 'load' has a clock, got None"),
+        (None, "time_s: expected the relative time of the last step in seconds, as 'load' has a clock, got None"),
         (np.arange(3.0), r"time_s: expected a number or \(2,\) for this context, got shape \(3,\)"),
         (np.zeros((2, 1)), r"got shape \(2, 1\)"),
         (np.zeros(2, np.float32), "time_s: expected float64 seconds, got float32"),
