@@ -2,7 +2,7 @@
 
     python -m tests.contracts.run_users_guide PAGE
 
-What the guide takes for granted is supplied: a BurstGPT trace where it reads one (synthetic, some 300 rows), and saved
+What the guide takes for granted is supplied: a BurstGPT trace where it reads one (synthetic, some 200 rows), and saved
 models under the names that its service loads, which are not those that its training script saves. `epochs=N` becomes
 `epochs=1`. Where there is no CUDA, a block that asks for it must raise the library's DeviceError; it then runs again
 with 'cuda' replaced by 'cpu'. Its block on saving runs twice: in order, where `predictor` holds no transformer and both
@@ -30,7 +30,7 @@ _MISSING = re.compile(r"expected a CUDA GPU, got torch .*(built without CUDA|fin
 
 def main(page: Path) -> None:
     TRACE.parent.mkdir()
-    write_trace(synthesize(days=0.007, rate_per_s=0.5, seed=3), TRACE, format="burstgpt")
+    write_trace(synthesize(days=0.005, rate_per_s=0.5, seed=3), TRACE, format="burstgpt")
     names: dict[str, Any] = {"__name__": "__main__"}
     refused = 0
     for number, block in enumerate(python_blocks(page), start=1):

@@ -9,8 +9,9 @@ import pytest
 
 from tests.training.test_fit import run_of
 from tests.training.traces import request_trace
+from training.compare import score_baselines
 from training.metrics import scores
-from training.run import prepare, score_baselines, train_model
+from training.run import prepare, train_model
 from training.skill import measure_skill
 
 
