@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 import sys
 from typing import Any
 
@@ -10,16 +11,29 @@ import click
 from training.errors import TrainingError
 
 
-class Command(click.Command):
+class _Program(click.Command):
+    def main(self, *args: Any, **kwargs: Any) -> Any:
+        """Run the program; a full stdout, also under --help, is one line and exit code 1."""
+        try:
+            return super().main(*args, **kwargs)
+        except OSError as error:
+            _drop_stdout()
+            click.echo(f"Error: stdout: expected room to write, got {error.strerror or error}", err=True)
+            sys.exit(1)
+
+
+class Command(_Program):
     """A click command whose foreseen failures print one line on stderr and never a traceback.
 
     Commands import what is slow or belongs to an extra inside their function, so that `--help` needs click alone.
     """
 
     def invoke(self, ctx: click.Context) -> Any:
-        """Run the command; exit 1 or 2 on a foreseen error, 130 on Ctrl-C."""
+        """Run the command; exit 1 or 2 on a foreseen error, 130 on Ctrl-C, 141 when the reader of stdout has gone."""
         try:
-            return super().invoke(ctx)
+            result = super().invoke(ctx)
+            sys.stdout.flush()
+            return result
         except ModuleNotFoundError as error:
             package = (error.name or "").partition(".")[0]
             if package in ("training", "export", "runtime", "predictor"):
@@ -34,9 +48,21 @@ class Command(click.Command):
             click.echo("Interrupted.", err=True)
             sys.exit(130)
         except BrokenPipeError:
-            sys.stderr.close()
-            sys.exit(1)
+            _drop_stdout()
+            sys.exit(141)  # what a shell reports of a program that SIGPIPE ended
         except OSError as error:
-            where = f"{error.filename}: " if error.filename else ""
-            click.echo(f"Error: {where}{error.strerror or error}", err=True)
+            if error.filename is None:
+                _drop_stdout()
+            click.echo(f"Error: {error.filename or 'stdout'}: {error.strerror or error}", err=True)
             sys.exit(1)
+
+
+class Group(_Program, click.Group):
+    """A group of such commands."""
+
+    command_class = Command
+
+
+def _drop_stdout() -> None:
+    """What is still buffered cannot be written: the flush at exit must not fail again."""
+    os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())

@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING
 
 import click
 
-from training.cli import Command
+from training.cli import Group
 from training.cli_input import input_options, progress, read_input
 from training.errors import ConfigError
 from training.trace_write import SYNTHETIC, WRITE_FORMATS, check_writable, to_counts, write_trace
@@ -20,11 +20,7 @@ _SETTINGS = {"max_content_width": 110}
 _force = click.option("--force", is_flag=True, help="Replace an existing file.")
 
 
-class _Group(click.Group):
-    command_class = Command
-
-
-@click.group(cls=_Group, context_settings=_SETTINGS)
+@click.group(cls=Group, context_settings=_SETTINGS)
 def main() -> None:
     """Look at traces of LLM requests, convert them, clean them, or make a synthetic one.
 

@@ -221,3 +221,17 @@ def test_without_the_extra_one_line_says_what_to_install(tmp_path):
     bare = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=False)
     assert bare.returncode == 1
     assert bare.stderr == "Error: expected the package torch, got none; pip install 'fcast[train]'\n"
+
+
+@pytest.mark.skipif(not os.path.exists("/dev/full"), reason="no /dev/full here")
+@pytest.mark.parametrize(
+    "arguments", [["--help"], ["--trace", "{trace}", "--model", "dlinear", "--out", "{out}", *SMALL]]
+)
+def test_a_full_stdout_is_one_line(trace_file, tmp_path, arguments):
+    code = "import sys; from training.cli_train import main; main(sys.argv[1:])"
+    words = [a.format(trace=trace_file, out=tmp_path) for a in arguments]
+    with open("/dev/full", "w") as full:
+        done = subprocess.run([sys.executable, "-c", code, *words], stdout=full, stderr=subprocess.PIPE, text=True)
+    assert done.returncode == 1
+    assert "No space left on device" in done.stderr.splitlines()[-1]
+    assert "Traceback" not in done.stderr
