@@ -170,7 +170,8 @@ def scores(
 
     Returns:
         `n`, `levels`, `wql` and `wape` (each `{"mean": x, "channels": {name: x}}`), `wql_steps` (`{"mean":
-        [H], "channels": {name: [H]}}`), `coverage` (`{name: [Q]}`) and, for a load series with tokens,
+        [H], "channels": {name: [H]}}`), `coverage` (`{name: [Q]}`), for a load series `capacity_ratio` of the requests
+        at the last step of the horizon (`{"0.01": x, "0.05": x}`; None for infinity) and, where it has tokens,
         `planner_loss`.
 
     Raises:
@@ -194,6 +195,10 @@ def scores(
     }
     if all(name in channels for name in _PLANNER):
         result["planner_loss"] = planner_loss(forecast, target, levels, channels)
+    if channels[0] == "requests":
+        point = median(forecast[:, -1, 0], levels)
+        ratios = {f"{under:g}": capacity_ratio(point, target[:, -1, 0], under=under) for under in (0.01, 0.05)}
+        result["capacity_ratio"] = {under: ratio if np.isfinite(ratio) else None for under, ratio in ratios.items()}
     return result
 
 

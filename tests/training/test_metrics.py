@@ -146,7 +146,7 @@ def test_scores_survive_json_and_name_every_channel() -> None:
     target = _target(channels=3)
     result = scores(_perfect(target) * 1.1, target, LEVELS, LOAD)
     assert json.loads(json.dumps(result, allow_nan=False)) == result
-    assert set(result) == {"n", "levels", "wql", "wape", "wql_steps", "coverage", "planner_loss"}
+    assert set(result) == {"n", "levels", "wql", "wape", "wql_steps", "coverage", "planner_loss", "capacity_ratio"}
     assert set(result["wql"]["channels"]) == set(LOAD)
     assert result["wql"]["mean"] == pytest.approx(np.mean(list(result["wql"]["channels"].values())))
     assert len(result["wql_steps"]["mean"]) == 3
@@ -165,3 +165,14 @@ def test_scores_want_a_name_for_every_channel() -> None:
     target = _target()
     with pytest.raises(ConfigError, match="expected 2 channel names, got 1"):
         scores(_perfect(target), target, LEVELS, ("requests",))
+
+
+def test_scores_of_a_load_series_hold_the_capacity_needed_at_the_end_of_the_horizon() -> None:
+    rng = np.random.default_rng(0)
+    target = rng.poisson(50, (400, 3, 1)).astype(np.float32)
+    forecast = np.repeat(np.full_like(target, 50.0)[..., None], len(LEVELS), axis=3)
+    found = scores(forecast, target, LEVELS, ["requests"])["capacity_ratio"]
+    assert found["0.01"] == pytest.approx(capacity_ratio(np.full(400, 50.0), target[:, -1, 0], under=0.01))
+    assert found["0.01"] > found["0.05"] > 1.0
+    assert scores(forecast * 0, target, LEVELS, ["requests"])["capacity_ratio"]["0.01"] is None
+    assert "capacity_ratio" not in scores(forecast, target, LEVELS, ["inter_arrival_s"])
