@@ -17,7 +17,7 @@ import click
 from predictor.enhanced_request_predictor import EnhancedRequestPredictor
 from predictor.model_interface import ModelConfig
 from training.cli import Command
-from training.errors import CheckpointError
+from training.errors import CheckpointError, TraceError
 from training.readers import read_trace
 from training.request_frame import trace_to_frame
 
@@ -57,7 +57,13 @@ class InferenceService:
 @click.command(cls=Command)
 @click.option("--trace", type=click.Path(exists=True, path_type=Path), required=True, help="A trace of requests.")
 @click.option("--device", default="auto", show_default=True, help="auto, cpu, cuda, cuda:N or mps.")
-@click.option("--rows", type=int, default=1000, show_default=True, help="Rows of the trace taken for the history.")
+@click.option(
+    "--rows",
+    type=click.IntRange(min=1),
+    default=1000,
+    show_default=True,
+    help="Rows of the trace taken for the history.",
+)
 @click.option(
     "--models", type=click.Path(path_type=Path), default=Path("models"), show_default=True, help="Folder of models."
 )
@@ -67,7 +73,10 @@ def main(trace: Path, device: str, rows: int, models: Path) -> None:
     for name, info in service.get_model_info().items():
         click.echo(f"Loaded {name}: {info['parameters']} parameters on {info['device']}", err=True)
     history = trace_to_frame(read_trace([trace])).head(rows)
-    click.echo(json.dumps(service.predict_next_request(history)["predictions"], indent=1))
+    found = service.predict_next_request(history)
+    if "error" in found:
+        raise TraceError(found["error"])
+    click.echo(json.dumps(found["predictions"], indent=1))
 
 
 if __name__ == "__main__":

@@ -24,7 +24,7 @@ from training.request_frame import trace_to_frame
 @click.option("--trace", type=click.Path(exists=True, path_type=Path), required=True, help="A trace of requests.")
 @click.option("--device", default="auto", show_default=True, help="auto, cpu, cuda, cuda:N or mps.")
 @click.option("--epochs", type=int, default=50, show_default=True, help="Most training epochs.")
-@click.option("--rows", type=int, help="Use the first rows of the trace only.")
+@click.option("--rows", type=click.IntRange(min=1), help="Use the first rows of the trace only.")
 @click.option(
     "--out", type=click.Path(path_type=Path), default=Path("models"), show_default=True, help="Where to save."
 )
@@ -50,7 +50,7 @@ def main(trace: Path, device: str, epochs: int, rows: int | None, out: Path) -> 
             custom_params={"d_model": 128, "nhead": 4},
         ),
     )
-    data = trace_to_frame(read_trace([trace])).head(rows)
+    data = trace_to_frame(read_trace([trace])).iloc[:rows]
     click.echo(f"Loaded {len(data)} records")
     results = predictor.train_models(data, validation_split=0.2)
     monitor_training_progress(predictor)

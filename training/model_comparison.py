@@ -105,11 +105,11 @@ def _score(
             seconds.append(time.perf_counter() - started)
             forecasts.append(_quantiles(result, float(time_s[origin - 1]), steps))
             confidences.append(float(np.mean(result.confidence[:steps])))
+        forecast = np.stack(forecasts)
+        by_channel = wql(forecast, target, LEVELS)
     except Exception as error:  # a user's class may fail in any way; the others are compared all the same
         _log.exception("%s: no forecast to compare", name)
         return {"error": f"{type(error).__name__}: {error}"}
-    forecast = np.stack(forecasts)
-    by_channel = wql(forecast, target, LEVELS)
     return {
         "wql": float(by_channel.mean()),
         "wape": float(wape(forecast, target, LEVELS).mean()),
@@ -127,7 +127,8 @@ def checked_prediction(model: BasePredictor, history: pd.DataFrame, steps: int) 
     Raises:
         ValueError: the model gave something else.
     """
-    result = model.predict(history, steps)
+    last_s = float(frame_to_trace(history).time_s[-1])
+    result = model.predict(history.copy(), steps)  # a custom model may mend its rows in place
     where = f"{type(model).__name__}.predict"
     if not isinstance(result, PredictionResult):
         raise ValueError(f"{where}: expected a PredictionResult, got {type(result).__name__}; return one")
@@ -138,6 +139,13 @@ def checked_prediction(model: BasePredictor, history: pd.DataFrame, steps: int) 
             raise ValueError(
                 f"{where}: expected {steps} finite {part}, got {values.tolist()}; return one for each step"
             )
+        if (values < (last_s if part == "timestamps" else 0.0)).any():
+            least = (
+                f"{part} from {last_s!r} on, the last request's time"
+                if part == "timestamps"
+                else f"{part} of 0 or more"
+            )
+            raise ValueError(f"{where}: expected {least}, got {values.min()}; correct it")
         lists[part] = values.tolist()
     confidence = np.atleast_1d(np.asarray(result.confidence, np.float64))
     if not len(confidence) or not ((confidence >= 0) & (confidence <= 1)).all():
@@ -145,7 +153,7 @@ def checked_prediction(model: BasePredictor, history: pd.DataFrame, steps: int) 
             f"{where}: expected confidence between 0 and 1, got {result.confidence}; return a measured one"
         )
     steps_of = np.minimum(np.arange(len(lists["timestamps"])), len(confidence) - 1)
-    return replace(result, **lists, confidence=confidence[steps_of].tolist())
+    return replace(result, **lists, confidence=confidence[steps_of].tolist(), metadata=result.metadata or {})
 
 
 def _quantiles(result: PredictionResult, last_s: float, steps: int) -> np.ndarray:

@@ -195,12 +195,14 @@ class BasePredictor:
         steps = checkpoint.meta["horizon"] if steps is None else steps
         if isinstance(steps, bool) or not isinstance(steps, int) or steps < 1:
             raise ConfigError(f"steps: expected a whole number from 1, got {steps!r}; correct it")
-        forecast = forecast_requests(
-            checkpoint.model, checkpoint.meta, self._trace(data), steps=steps, device=self.device
-        )
+        last_s = float(frame_to_trace(data).time_s[-1])
+        trace = self._trace(data)
+        forecast = forecast_requests(checkpoint.model, checkpoint.meta, trace, steps=steps, device=self.device)
+        # A `prepare_data` that drops or shifts rows forecasts from its own last one; the answer counts from the caller's.
+        times = forecast.time_s if trace.time_s[-1] == last_s else forecast.time_s - trace.time_s[-1] + last_s
         tokens = forecast.median.astype(float)
         return PredictionResult(
-            timestamps=forecast.time_s.tolist(),
+            timestamps=times.tolist(),
             request_tokens=tokens[:, 1].tolist(),
             response_tokens=tokens[:, 2].tolist(),
             confidence=_confidence(checkpoint.meta, forecast),

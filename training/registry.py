@@ -11,6 +11,7 @@ from __future__ import annotations
 
 import importlib
 import inspect
+import re
 from collections.abc import Callable
 from enum import Enum
 from importlib.metadata import entry_points
@@ -24,6 +25,7 @@ ModelClass = TypeVar("ModelClass", bound=type)
 
 _BUILT_IN = ("lstm", "gru", "dlinear", "transformer")
 _SLOT = "custom"
+_NAME = re.compile(r"[A-Za-z0-9][A-Za-z0-9_.-]*")
 _models: dict[str, type] = {}
 
 
@@ -37,7 +39,12 @@ def register_model(name: str | Enum) -> Callable[[ModelClass], ModelClass]:
     Raises:
         ConfigError: the name is taken by another class, or the class is neither of the two.
     """
-    key = str(name.value if isinstance(name, Enum) else name)
+    key = name.value if isinstance(name, Enum) else name
+    if not isinstance(key, str) or not _NAME.fullmatch(key):
+        raise ConfigError(
+            f"register_model: expected a name of letters, digits, '_', '.' and '-', got {name!r}; "
+            'write @register_model("my_model")'
+        )
 
     def register(cls: ModelClass) -> ModelClass:
         if not (isinstance(cls, type) and (issubclass(cls, nn.Module) or hasattr(cls, "build_model"))):

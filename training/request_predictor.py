@@ -5,9 +5,11 @@ from __future__ import annotations
 import logging
 from collections.abc import Sequence
 from dataclasses import dataclass, field, replace
+from enum import Enum
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+from training.checkpoint import load_checkpoint
 from training.device import resolve_device
 from training.errors import ConfigError, nearest
 from training.model_comparison import checked_prediction, compare
@@ -82,7 +84,7 @@ class EnhancedRequestPredictor:
             By name: True when it is active now, False when there is no such model (the log says so).
         """
         added = {}
-        for name in names:
+        for name in _names(names):
             try:
                 added[name] = name in self.model_manager.active_models or self.add_model(name)
             except ConfigError as error:
@@ -105,8 +107,10 @@ class EnhancedRequestPredictor:
             ConfigError: there is no model, or the split is no share.
         """
         self._require_models()
-        if not 0.0 < validation_split < 1.0:
-            raise ConfigError(f"validation_split: expected a share between 0 and 1, got {validation_split}; correct it")
+        if not isinstance(validation_split, (int, float)) or not 0.0 < validation_split < 1.0:
+            raise ConfigError(
+                f"validation_split: expected a share between 0 and 1, got {validation_split!r}; correct it"
+            )
         frame_to_trace(data)
         return {name: _train(name, model, data, validation_split) for name, model in self._models.items()}
 
@@ -145,7 +149,7 @@ class EnhancedRequestPredictor:
                 "last_timestamp": float(frame_to_trace(historical_data).time_s[-1]),
                 "historical_data_size": len(historical_data),
             },
-            "model_info": {name: self._models[name].get_model_info() for name in predictions},
+            "model_info": {name: _info(name, self._models[name]) for name in predictions},
         }
 
     def predict_multiple_requests(self, historical_data: pd.DataFrame, num_requests: int = 5) -> dict[str, Any]:
@@ -217,7 +221,7 @@ class EnhancedRequestPredictor:
         """Load a saved model under a name, ready to predict.
 
         Args:
-            name: a name of your own when `config` has a `model_type`, otherwise a registered model.
+            name: a registered model, or a name of your own; the type is then that of `config`, or of the file.
             path: file of `save_model`, or a run folder of `fcast-train`.
             config: type, device and name for people; the rest comes from the file.
 
@@ -230,6 +234,9 @@ class EnhancedRequestPredictor:
             ConfigError: an unknown model.
             DeviceError: the device asked for is not there.
         """
+        config = ModelConfig() if config is None else config
+        if config.model_type is None and name not in model_names() and Path(path).exists():
+            config = replace(config, model_type=load_checkpoint(path).meta["model"]["name"])
         model = ModelRegistry.create(self._settled(name, config))
         if not Path(path).exists():
             beside = [str(found) for found in Path(path).parent.glob("*.pth")]
@@ -269,7 +276,9 @@ class EnhancedRequestPredictor:
 
     def _settled(self, name: str, config: ModelConfig | None) -> ModelConfig:
         """The configuration with type, name and device filled in."""
-        config = config or ModelConfig()
+        config = ModelConfig() if config is None else config
+        if not isinstance(config, ModelConfig):
+            raise ConfigError(f"config: expected a ModelConfig, got {type(config).__name__}; make one")
         if config.model_type is None:
             model_class(name)
         return replace(
@@ -305,9 +314,23 @@ class EnhancedRequestPredictor:
         return found, failed
 
 
+def _names(models: Sequence[str] | str) -> list[str]:
+    """Names of models from names or `ModelType`s, or from a single one."""
+    listed = [models] if isinstance(models, (str, Enum)) else list(models)
+    return [str(name.value) if isinstance(name, Enum) else str(name) for name in listed]
+
+
+def _info(name: str, model: BasePredictor) -> dict[str, Any]:
+    try:
+        return model.get_model_info()
+    except Exception as error:  # a user's class may fail in any way; its prediction stands
+        _log.exception("%s: no model info", name)
+        return {"error": f"{type(error).__name__}: {error}"}
+
+
 def _train(name: str, model: BasePredictor, data: pd.DataFrame, validation_split: float) -> TrainingResult:
     try:
-        result = model.train(data, validation_split)
+        result = model.train(data.copy(), validation_split)  # a custom model may mend its rows in place
         if not isinstance(result, TrainingResult):
             raise ConfigError(
                 f"{type(model).__name__}.train: expected a TrainingResult, got {type(result).__name__}; return one"
@@ -349,6 +372,6 @@ def create_enhanced_predictor(
         DeviceError: the device is not there.
     """
     predictor = EnhancedRequestPredictor(device=device)
-    for name in DEFAULT_MODELS if models is None else models:
+    for name in _names(DEFAULT_MODELS if models is None else models):
         predictor.add_model(name)
     return predictor

@@ -161,7 +161,7 @@ def train_model(
             "epochs_trained": progress.epoch,
             "best_epoch": progress.best_epoch,
             "early_stopped": stopped_early(progress, patience=config.fit.patience),
-            "final_loss": progress.history[-1]["train_loss"],
+            "final_train_loss": progress.history[-1]["train_loss"],
             "best_validation_wql": progress.best_wql,
         },
         "scores": {

@@ -8,6 +8,7 @@ from concurrent.futures import ThreadPoolExecutor
 import numpy as np
 import pytest
 import torch
+from torch import nn
 
 from tests.training.frames import request_frame, small
 from training.errors import ConfigError, DeviceError, TraceError
@@ -179,11 +180,11 @@ def test_a_custom_class_may_return_arrays_and_one_confidence(caplog):
 
     class TooSure(Broken):
         def predict(self, data, steps=None):
-            return PredictionResult([1.0] * steps, [1.0] * steps, [1.0] * steps, 7.0)
+            return PredictionResult([1e9] * steps, [1.0] * steps, [1.0] * steps, 7.0)
 
     class TooFew(Broken):
         def predict(self, data, steps=None):
-            return PredictionResult([1.0], [1.0], [float("nan")], 0.1)
+            return PredictionResult([1e9], [1.0], [float("nan")], 0.1)
 
     predictor = EnhancedRequestPredictor(device="cpu")
     for cls in (Arrays, TooSure, TooFew):
@@ -193,7 +194,7 @@ def test_a_custom_class_may_return_arrays_and_one_confidence(caplog):
     assert [row["confidence"] for row in found["predictions"]["Arrays"]] == [0.5, 0.5]
     assert found["predictions"]["Arrays"][1]["request_tokens"] == 5.0
     assert "expected confidence between 0 and 1, got 7.0" in found["failed"]["TooSure"]
-    assert "expected 2 finite timestamps, got [1.0]" in found["failed"]["TooFew"]
+    assert "expected 2 finite timestamps, got [1000000000.0]" in found["failed"]["TooFew"]
     one = predictor.predict_next_request(request_frame())
     assert "expected 1 finite response_tokens, got [nan]" in one["summary"]["failed"]["TooFew"]
     assert one["predictions"]["Arrays"]["method"] == "predict of Arrays"
@@ -272,3 +273,68 @@ def test_switching_moves_every_model(predictor):
     model = predictor.model_manager.active_models["gru"]
     model.model.to("meta")  # a device that every machine has
     assert next(model._checkpoint.model.parameters()).device.type == "meta"
+
+
+def test_a_custom_model_that_mends_its_rows_in_place_touches_neither_the_caller_nor_the_others():
+    @register_model("mutating")
+    class Mutating(BasePredictor):
+        def build_model(self):
+            return nn.Linear(3, 4)
+
+        def prepare_data(self, data):
+            data["Request tokens"] = data["Request tokens"].clip(upper=5)
+            return super().prepare_data(data[data["Response tokens"] > data["Response tokens"].median()])
+
+    def predicted(*names):
+        predictor = EnhancedRequestPredictor(device="cpu")
+        for name in names:
+            predictor.add_model(name, ModelConfig(model_type=name, epochs=1, sequence_length=10, prediction_horizon=2))
+        predictor.train_models(data)
+        return predictor.predict_next_request(data)
+
+    data = request_frame()
+    before = data.copy()
+    both = predicted("mutating", "dlinear")
+    assert data.equals(before)
+    assert both["predictions"]["dlinear"] == predicted("dlinear")["predictions"]["dlinear"]
+    assert both["predictions"]["mutating"]["timestamp"] > data["Timestamp"].iloc[-1]
+
+
+@pytest.mark.parametrize(
+    ("changes", "message"),
+    [
+        ({"timestamps": [-5.0]}, "expected timestamps from"),
+        ({"request_tokens": [-5.0]}, "expected request_tokens of 0 or more"),
+    ],
+)
+def test_a_prediction_that_cannot_be_is_a_failure_by_name(changes, message):
+    data = request_frame()
+    good = {"timestamps": [1e9], "request_tokens": [1.0], "response_tokens": [1.0], "confidence": [0.5]}
+
+    @register_model("odd")
+    class Odd(BasePredictor):
+        def predict(self, data, steps=None):
+            return PredictionResult(**(good | changes), model_name="odd", prediction_time=0.0, metadata=None)
+
+    predictor = EnhancedRequestPredictor(device="cpu")
+    predictor.add_model("odd")
+    found = predictor.predict_next_request(data)
+    assert message in found["summary"]["failed"]["odd"]
+    assert found["predictions"] == {}
+
+
+def test_one_name_may_be_given_alone_and_a_file_may_be_loaded_under_a_free_name(tmp_path):
+    assert EnhancedRequestPredictor(device="cpu").add_models("lstm") == {"lstm": True}
+    predictor = create_enhanced_predictor(models=[ModelType.GRU], device="cpu")
+    assert predictor.get_active_models() == ["gru"]
+    predictor.add_model("gru", ModelConfig(model_type="gru", epochs=1, sequence_length=10, prediction_horizon=2))
+    predictor.train_models(request_frame())
+    assert predictor.save_model("gru", str(tmp_path / "best.pth"))
+    assert predictor.load_model("best", str(tmp_path / "best.pth"))
+    assert predictor.get_active_models() == ["gru", "best"]
+
+
+@pytest.mark.parametrize("name", ["", "a b/c", 3])
+def test_a_model_needs_a_name_that_can_be_a_folder(name):
+    with pytest.raises(ConfigError, match="register_model: expected a name of letters"):
+        register_model(name)
