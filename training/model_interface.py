@@ -198,7 +198,7 @@ class BasePredictor:
         last_s = float(frame_to_trace(data).time_s[-1])
         trace = self._trace(data)
         forecast = forecast_requests(checkpoint.model, checkpoint.meta, trace, steps=steps, device=self.device)
-        # A `prepare_data` that drops or shifts rows forecasts from its own last one; the answer counts from the caller's.
+        # A `prepare_data` may drop or shift rows; the answer counts from the caller's last one.
         times = forecast.time_s if trace.time_s[-1] == last_s else forecast.time_s - trace.time_s[-1] + last_s
         tokens = forecast.median.astype(float)
         return PredictionResult(
