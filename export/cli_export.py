@@ -64,7 +64,7 @@ def main(
     rtol: float,
     as_json: bool,
 ) -> None:
-    """Export CHECKPOINT, a run folder of fcast-train, as an artifact.
+    """Export CHECKPOINT, a run folder of fcast-train or a .pth of the Python API, as an artifact.
 
     The exported model is run beside the trained one on real windows of the trace, in batches of 1, 3, 17 and
     256. Only when every number matches does it appear, whole, as OUT/NAME/VERSION with the next free version.
