@@ -66,10 +66,10 @@ class _BareLoop:
     def step(self) -> None:
         forecaster = self._forecaster
         context, time_s, target = self._source.gather(next(self._picks))
-        scale = forecaster.scaling.spread
+        scale = forecaster.spread
         loss = pinball_loss(
             forecaster.scaled_quantiles(context, time_s) / scale[:, None],
-            forecaster.scaling.to_scale(target) / scale,
+            forecaster.targets(target) / scale,
             self._levels,
         )
         self._optimizer.zero_grad()
