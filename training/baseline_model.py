@@ -78,11 +78,12 @@ class PointBaseline(BaselineModel):
         self.register_buffer("factor", torch.ones(horizon, channels, len(levels)))
         self.register_buffer("shift", torch.zeros(horizon, channels, len(levels)))
 
-    def forward(self, context: torch.Tensor) -> torch.Tensor:
+    def forward(self, context: torch.Tensor, time_s: torch.Tensor | None = None) -> torch.Tensor:
         """Forecast.
 
         Args:
             context: (B, L, C) float32, raw units, oldest first.
+            time_s: not read; other models take it.
 
         Returns:
             (B, H, C, Q) float32.
@@ -118,7 +119,7 @@ class RecentQuantiles(BaselineModel):
         self.register_buffer("low", place.long())
         self.register_buffer("share", place.frac().float())
 
-    def forward(self, context: torch.Tensor) -> torch.Tensor:
+    def forward(self, context: torch.Tensor, time_s: torch.Tensor | None = None) -> torch.Tensor:
         """Forecast; see `PointBaseline.forward`."""
         channels = []
         for c, count in enumerate(self.counts):

@@ -52,7 +52,8 @@ def save_baseline(
     started = time.perf_counter()
     ratio, horizon, levels = data.config.ratio, data.config.horizon, data.config.levels
     reach = _history(data)
-    steps = min(window_steps(tuned.name, tuned.chosen, horizon), int(np.median(reach)) // ratio)
+    half = int(np.sort(reach)[len(reach) // 2])
+    steps = min(window_steps(tuned.name, tuned.chosen, horizon), half // ratio)
     model = to_model(tuned, horizon=horizon, levels=levels, steps=steps, ratio=ratio)
     save_weights(folder / WEIGHTS, model)
     meta: dict[str, Any] = {

@@ -90,10 +90,10 @@ def _weights(name: str, setting: Setting, steps: int, horizon: int) -> np.ndarra
         level, trend = smoothing.state_weights([setting], steps).T
         return level[:, None] + trend[:, None] * smoothing.damping([setting], horizon)
     weights = np.zeros((steps, horizon))
-    count = min(int(setting["steps"]), steps)
-    if name == "seasonal_naive" and count == setting["steps"]:
-        ahead = np.arange(horizon)
-        weights[steps - count + ahead % count, ahead] = 1.0
+    if name == "seasonal_naive":
+        day, ahead = int(setting["steps"]), np.arange(horizon)
+        weights[steps - day + ahead % day, ahead] = 1.0
     else:
+        count = min(int(setting["steps"]), steps)
         weights[steps - count :] = 1.0 / count
     return weights

@@ -316,26 +316,26 @@ def _recent_quantiles(
     past: _Past, channels: Sequence[str], validation: np.ndarray, test: np.ndarray
 ) -> BaselineForecast:
     """Empirical quantiles of the last K steps, the same for every step of the horizon."""
-    settings: dict[str, float | int | str] = {}
+    chosen: list[Setting] = []
     parts: tuple[list[np.ndarray], list[np.ndarray]] = ([], [])
     tune = thin(validation, TUNING_ORIGINS)
-    for c, channel in enumerate(channels):
+    for c in range(len(channels)):
         target = _targets(past, tune, c)
         losses = [
             pinball(_last_quantiles(past, tune, c, steps)[:, None], target, past.levels).mean()
             for steps in QUANTILE_STEPS
         ]
         steps = QUANTILE_STEPS[int(np.argmin(losses))]
-        settings[f"steps[{channel}]"] = steps
+        chosen.append({"steps": steps})
         for part, origins in zip(parts, (validation, test), strict=True):
             part.append(_last_quantiles(past, origins, c, steps).astype(np.float32))
     stacked = [np.repeat(np.stack(part, axis=1)[:, None], past.horizon, axis=1) for part in parts]
     return BaselineForecast(
         name="recent_quantiles",
-        settings=settings,
+        settings={f"steps[{channel}]": setting["steps"] for channel, setting in zip(channels, chosen, strict=True)},
         validation=stacked[0],
         test=stacked[1],
-        chosen=tuple({"steps": settings[f"steps[{channel}]"]} for channel in channels),
+        chosen=tuple(chosen),
         residuals=(),
     )
 

@@ -8,7 +8,7 @@ from pathlib import Path
 from training.checkpoint import Checkpoint
 from training.config import RunConfig
 from training.device import resolve_device
-from training.quantile_model import Ensemble
+from training.quantile_model import Ensemble, QuantileModel
 from training.run import Data, finish_run
 
 NAME = "ensemble"
@@ -19,11 +19,12 @@ def build_ensemble(data: Data, members: list[Checkpoint], folder: Path) -> Check
 
     Args:
         data: what the members were trained on.
-        members: two or more.
+        members: two or more trained models; a simple baseline is none.
         folder: run folder, made if missing.
     """
     first = RunConfig.from_dict(members[0].meta["config"])
-    model = Ensemble([member.model for member in members]).to(resolve_device(first.fit.device))
+    models = [member.model for member in members if isinstance(member.model, QuantileModel)]
+    model = Ensemble(models).to(resolve_device(first.fit.device))
     facts = {
         "name": NAME,
         "params": {},
