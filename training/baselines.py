@@ -12,10 +12,11 @@ from __future__ import annotations
 
 from collections.abc import Callable, Collection, Sequence
 from dataclasses import dataclass
+from typing import Any
 
 import numpy as np
 
-from training import kalman, smoothing
+from training import kalman, smoothing, statistical
 from training.backtest import thin
 from training.errors import ConfigError
 from training.metrics import pinball
@@ -56,6 +57,10 @@ class BaselineForecast:
     """(n, H, C, Q) float32; in-sample, because settings and residuals come from these windows."""
     test: np.ndarray
     """(m, H, C, Q) float32."""
+    validation_origins: np.ndarray
+    """(n,) int64: all that were asked for, or fewer, evenly spaced, where a forecast is slow."""
+    test_origins: np.ndarray
+    """(m,) int64."""
     chosen: tuple[Setting, ...]
     """What tuning chose for each channel."""
     residuals: tuple[Residuals, ...]
@@ -104,7 +109,7 @@ def run_baselines(
         levels: (Q,) quantile levels, ascending.
         validation: (n,) int64 origins i, each forecasting steps i..i+H-1; settings are tuned here.
         test: (m,) int64 origins, perhaps none; nothing is tuned here.
-        only: names of the baselines wanted; all of them if None.
+        only: names of the baselines wanted; if None, all but `auto_arima` and `auto_ets`, which are slow.
 
     Returns:
         One forecast per baseline. `left_out` says which ones do not apply and why.
@@ -129,19 +134,30 @@ def run_baselines(
         forecasts.append(_point_baseline(season, past, series.channels, validation, test))
     if "recent_quantiles" in wanted and series.kind == "requests":
         forecasts.append(_recent_quantiles(past, series.channels, validation, test))
+    for name in statistical.NAMES:
+        if name in wanted and statistical.problem(past.starts, validation[0]) is None:
+            family = _statistical(name, past, validation)
+            parts = [thin(part, statistical.MOST_ORIGINS) for part in (validation, test)]
+            forecasts.append(_point_baseline(family, past, series.channels, *parts))
     return forecasts
 
 
-def left_out(series: Series, *, validation: np.ndarray, test: np.ndarray) -> dict[str, str]:
+def left_out(
+    series: Series, *, validation: np.ndarray, test: np.ndarray, only: Collection[str] | None = None
+) -> dict[str, str]:
     """Baselines that `run_baselines` leaves out for these origins: name -> reason, for the report."""
-    reasons = {}
     past = _Past(values=series.values, starts=_starts(series.segment), horizon=1, levels=())
-    problem = _season_problem(series, past, (validation, test))
-    if problem is not None:
-        reasons["seasonal_naive"] = problem
-    if series.kind != "requests":
-        reasons["recent_quantiles"] = "quantiles of the last requests belong to a `requests` series"
-    return reasons
+    slow = statistical.problem(past.starts, validation[0])
+    if only is None:
+        slow = "slow, so it runs only when asked for by name" + (f"; {slow}" if slow else "")
+    reasons = {
+        "seasonal_naive": _season_problem(series, past, (validation, test)),
+        "recent_quantiles": None
+        if series.kind == "requests"
+        else "quantiles of the last requests belong to a `requests` series",
+        **dict.fromkeys(statistical.NAMES, slow),
+    }
+    return {name: why for name, why in reasons.items() if why is not None and (only is None or name in only)}
 
 
 def _past(
@@ -228,6 +244,8 @@ def _point_baseline(
         settings=settings,
         validation=np.stack(parts[0], axis=2),
         test=np.stack(parts[1], axis=2),
+        validation_origins=validation,
+        test_origins=test,
         chosen=tuple(chosen),
         residuals=tuple(fitted),
     )
@@ -312,6 +330,19 @@ def _kalman(past: _Past, *, log1p: bool) -> _Family:
     return _Family(name="kalman_log1p" if log1p else "kalman", grid=[{}], points=points)
 
 
+def _statistical(name: str, past: _Past, validation: np.ndarray) -> _Family:
+    def points(origins: np.ndarray, channel: int, _grid: list[Setting]) -> np.ndarray:
+        values = past.values[:, channel]
+        if channel not in models:
+            models[channel] = statistical.fit(name, values[statistical.training_part(past.starts, validation[0])])
+        first = past.first(origins)
+        found = statistical.forecast(name, models[channel], values, first=first, origins=origins, horizon=past.horizon)
+        return found[None]
+
+    models: dict[int, Any] = {}
+    return _Family(name=name, grid=[{}], points=points)
+
+
 def _recent_quantiles(
     past: _Past, channels: Sequence[str], validation: np.ndarray, test: np.ndarray
 ) -> BaselineForecast:
@@ -335,6 +366,8 @@ def _recent_quantiles(
         settings={f"steps[{channel}]": setting["steps"] for channel, setting in zip(channels, chosen, strict=True)},
         validation=stacked[0],
         test=stacked[1],
+        validation_origins=validation,
+        test_origins=test,
         chosen=tuple(chosen),
         residuals=(),
     )

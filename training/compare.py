@@ -74,20 +74,17 @@ def tune_baselines(data: Data) -> list[BaselineForecast]:
 
 def score_baselines(data: Data, found: Sequence[BaselineForecast]) -> list[dict[str, Any]]:
     """Score simple baselines: one row of the report each, with its tuned settings."""
-    split = data.wide_split
-    targets = {
-        part: np.stack([data.wide.values[origins + h] for h in range(data.config.horizon)], axis=1)
-        for part, origins in (("validation", split.validation), ("test", split.test))
-        if len(origins)
-    }
+
+    def scored(forecast: np.ndarray, origins: np.ndarray) -> dict[str, Any]:
+        target = data.wide.values[origins[:, None] + np.arange(data.config.horizon)]
+        return scores(forecast, target, data.config.levels, data.series.channels)
+
     return [
         {
             "name": baseline.name,
             "settings": baseline.settings,
-            **{
-                part: scores(getattr(baseline, part), target, data.config.levels, data.series.channels)
-                for part, target in targets.items()
-            },
+            "validation": scored(baseline.validation, baseline.validation_origins),
+            **({"test": scored(baseline.test, baseline.test_origins)} if len(baseline.test_origins) else {}),
         }
         for baseline in found
     ]
