@@ -42,9 +42,9 @@ _COLUMNS = (
     ("95 %\ninterval", False, False),
     ("WAPE", True, False),
     ("cover\n0.9", False, False),
-    ("1 % short:\ncapacity", False, True),
-    ("5 %:", False, True),
-    ("planned", True, True),
+    ("1 %\nshort", False, True),
+    ("5 %\nshort", False, True),
+    ("planned\n1 % short", True, True),
     ("really\nshort", True, True),
 )
 
@@ -83,7 +83,10 @@ def change(difference: dict[str, Any] | None) -> str:
 
 def interval(difference: dict[str, Any] | None) -> str:
     """The interval of a relative difference; "?" where there were too few origins."""
-    return "-" if difference is None else f"{_percent(difference['low'], '?')} {_percent(difference['high'], '?')}"
+    if difference is None:
+        return "-"
+    bounds = [_percent(difference[name], "?") for name in ("low", "high")]
+    return "?" if bounds == ["?", "?"] else " ".join(bounds)
 
 
 def _percent(value: float | None, missing: str) -> str:
@@ -160,8 +163,8 @@ def legend(report: dict[str, Any]) -> str:
     ]
     if report["best_planner"] is not None:
         lines.append(
-            "'capacity': provisioned over demand, factor matched on test. 'planned': factor from validation for 1 % "
-            "short, and the share that really fell short."
+            "'1 % short': capacity over demand with that share of the bins short; factor matched on test. 'planned': "
+            "factor from validation, and the share that really fell short."
         )
     return "\n".join(lines)
 

@@ -114,7 +114,9 @@ def paired_loss(loss: np.ndarray, reference: np.ndarray, blocks: Blocks) -> dict
     """
     bar = float(reference.mean())
     if bar == 0.0:
-        return compare(None if loss.any() else 0.0, None)
+        worse = bool(loss.any())
+        verdict = "worse" if worse else "no clear difference"
+        return {"difference": None if worse else 0.0, "low": None, "high": None, "verdict": verdict}
     replicates = None
     if blocks.starts is not None:
         bars = resampled_means(reference, blocks)

@@ -4,9 +4,11 @@ from __future__ import annotations
 
 import io
 import re
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator
 from contextlib import contextmanager
 from typing import TYPE_CHECKING, Any
+
+import numpy as np
 
 if TYPE_CHECKING:
     from matplotlib.axes import Axes
@@ -131,7 +133,7 @@ def thousands(axes: Axes) -> None:
     axes.yaxis.set_major_formatter(FuncFormatter(lambda value, _: f"{value:,.10g}"))
 
 
-def clock(axes: Axes, time_s: Sequence[float], *, epoch: bool) -> None:
+def clock(axes: Axes, time_s: np.ndarray, *, epoch: bool) -> None:
     """Name the horizontal axis, which holds `training.chart_style.times` of these seconds."""
     from matplotlib.dates import AutoDateLocator, ConciseDateFormatter
 
@@ -146,15 +148,13 @@ def clock(axes: Axes, time_s: Sequence[float], *, epoch: bool) -> None:
         )
 
 
-def long(time_s: Sequence[float]) -> bool:
+def long(time_s: np.ndarray) -> bool:
     """Whether a stretch is better told in hours than in minutes."""
     return float(time_s[-1]) - float(time_s[0]) > 4 * 3600
 
 
-def times(time_s: Any, *, epoch: bool, of: Sequence[float]) -> Any:
+def times(time_s: Any, *, epoch: bool, of: np.ndarray) -> Any:
     """Seconds as places on an axis: dates for wall clocks, else hours or minutes, as `of` as a whole needs."""
-    import numpy as np
-
     seconds = np.asarray(time_s, dtype=np.float64)
     if epoch:
         return (seconds * 1e6).astype("int64").astype("datetime64[us]")

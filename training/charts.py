@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
@@ -50,7 +49,8 @@ def by_step(report: dict[str, Any]) -> Figure:
                 axes.plot(np.arange(1, len(scores) + 1), scores, **looks[row["name"]], **marker)
             axes.set_title(spoken(channel))
             axes.set_xlabel("steps ahead" if seconds is None else f"steps of {seconds:g} s ahead")
-            axes.set_ylim(0.0, _top(report, lambda row, c=channel: row["test"]["wql_steps"]["channels"][c]))
+            scores_of = {row["name"]: row["test"]["wql_steps"]["channels"][channel] for row in report["forecasters"]}
+            axes.set_ylim(0.0, _top(report, scores_of))
             axes.xaxis.get_major_locator().set_params(integer=True)
         panels[0].set_ylabel("wQL on test")
         _legend(figure, panels[0])
@@ -67,7 +67,7 @@ def by_hour(report: dict[str, Any]) -> Figure | None:
             scores = [np.nan if value is None else value for value in row["test"]["by_hour"]]
             axes.plot(np.arange(24), scores, **looks[row["name"]])
         axes.set(ylabel="wQL on test", xticks=range(0, 24, 2))
-        axes.set_ylim(0.0, _top(report, lambda row: row["test"]["by_hour"]))
+        axes.set_ylim(0.0, _top(report, {row["name"]: row["test"]["by_hour"] for row in report["forecasters"]}))
         axes.set_xlabel("hour of the day, UTC" if report["trace"]["clock"] == "epoch" else "hour, from the clock's 0")
         _legend(figure, axes)
     return figure
@@ -147,10 +147,10 @@ def trade_off(report: dict[str, Any], channel: str) -> Figure:
     return figure
 
 
-def _top(report: dict[str, Any], scores: Callable[[dict[str, Any]], list[float | None]]) -> float | None:
-    """Where a panel of scores ends: models and the best baseline fit, lines that leave it are twice as bad."""
-    kept = [row for row in report["forecasters"] if row["model"] or row["name"] == report["best_baseline"]]
-    top = max((value for row in kept for value in scores(row) if value is not None), default=0.0)
+def _top(report: dict[str, Any], scores: dict[str, list[float | None]]) -> float | None:
+    """Where a panel of scores ends: models and the best baseline fit, lines that leave it are about twice as bad."""
+    kept = [row["name"] for row in report["forecasters"] if row["model"] or row["name"] == report["best_baseline"]]
+    top = max((value for name in kept for value in scores[name] if value is not None), default=0.0)
     return 1.9 * top if top > 0.0 else None
 
 

@@ -56,13 +56,12 @@ def lead_step(lead_time_s: float | None, *, step_s: float, horizon: int) -> int:
     """
     if lead_time_s is None:
         return horizon - 1
-    step = int(np.ceil(lead_time_s / step_s - 1e-9)) - 1
-    if not (lead_time_s > 0 and step < horizon):
+    if not 0 < lead_time_s <= horizon * step_s * (1 + 1e-9):
         raise ConfigError(
             f"--lead-time: expected more than 0 and at most {horizon * step_s:g} s, the horizon of these runs, "
             f"got {lead_time_s:g}; train with a longer --horizon for a longer one"
         )
-    return step
+    return int(np.ceil(lead_time_s / step_s - 1e-9)) - 1
 
 
 def bins_ahead(forecast: np.ndarray, target: np.ndarray, *, step: int, channel: int) -> Bins:
@@ -133,7 +132,7 @@ def paired_capacity(
     return compare(_finite(whole), np.array(replicates))
 
 
-def _matched(bins: Bins, q: int, shares: Sequence[float]) -> np.ndarray:
+def _matched(bins: Bins, q: int, shares: Sequence[float] | np.ndarray) -> np.ndarray:
     point = bins.quantiles[:, q]
     return capacity_over_demand(matched_factors(point, bins.demand, shares), point, bins.demand)
 

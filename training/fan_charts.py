@@ -56,7 +56,7 @@ def stretch(backtest: Backtest, channel: int) -> Figure:
     chosen = [_named(backtest, report["best_model"]), _named(backtest, report["best_baseline"])]
     looks = palette(report)
     epoch = ground.series.clock == "epoch"
-    with chart(2, 1, height=5.2, sharex=True, sharey=True) as (figure, panels):
+    with chart(2, 1, height=6.0, sharex=True, sharey=True) as (figure, panels):
         for axes, found in zip(panels[:, 0], chosen, strict=True):
             places = np.arange(len(target))[at]
             x = places if report["step_s"] is None else times(time_s[at], epoch=epoch, of=time_s[at])
