@@ -107,8 +107,13 @@ def ratio(value: float | None) -> str:
 
 def cover(report: dict[str, Any], row: dict[str, Any], level: float) -> float:
     """Mean coverage over the channels, at the level nearest to `level`."""
-    place = min(range(len(report["levels"])), key=lambda q: abs(report["levels"][q] - level))
+    place = nearest_level(report, level)
     return float(np.mean([row["test"]["coverage"][name][place] for name in report["channels"]]))
+
+
+def nearest_level(report: dict[str, Any], level: float) -> int:
+    """The place of the quantile level nearest to `level`."""
+    return min(range(len(report["levels"])), key=lambda q: abs(report["levels"][q] - level))
 
 
 def _name(report: dict[str, Any], row: dict[str, Any]) -> str:
@@ -151,7 +156,22 @@ def _planner_lines(report: dict[str, Any], models: Sequence[dict[str, Any]]) -> 
     return [
         f"Capacity over demand, ordered {report['lead_time_s']:g} s ahead with 1 % of bins short: {best} "
         f"{ratio(needed[best]['capacity'])}, the best baseline, {planner}, {ratio(needed[planner]['capacity'])}, a "
-        f"constant capacity {ratio(constant)}. {best} against {planner}: {difference['verdict']}{sure}."
+        f"constant capacity {ratio(constant)}. {best} against {planner}: {difference['verdict']}{sure}.",
+        *_demand_lines(report, next(row for row in models if row["name"] == best)),
+    ]
+
+
+def _demand_lines(report: dict[str, Any], row: dict[str, Any]) -> list[str]:
+    """Whether forecasting the sum over the lead time beats adding up the steps' quantiles."""
+    found = row["demand"]["sum"][report["channels"][0]]
+    if found["direct"] is None or report["lead_step"] == 0:
+        return []
+    direct, composed = found["direct"], found["composed"]
+    q = nearest_level(report, 0.9)
+    return [
+        f"All {report['channels'][0]} until then: {row['name']} forecasts their sum with wQL {score(direct['wql'])}, "
+        f"covers {direct['coverage'][q]:.3f} at level {report['levels'][q]:g}; adding the quantiles of its steps gives "
+        f"{score(composed['wql'])} and {composed['coverage'][q]:.3f}."
     ]
 
 

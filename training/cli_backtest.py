@@ -141,9 +141,7 @@ def _refitted(runs: list[Run], data: Data, pieces: int, device: torch.device) ->
     from training.refit import pieces_of, refit_forecasts
 
     with tempfile.TemporaryDirectory(prefix="fcast-refit-") as folder:
-        return refit_forecasts(
-            runs, data, pieces_of(data, pieces), Path(folder), device=device, on_piece=_say_piece(pieces)
-        )
+        return refit_forecasts(runs, pieces_of(data, pieces), Path(folder), device=device, on_piece=_say_piece(pieces))
 
 
 def _say_piece(pieces: int) -> OnPiece:
@@ -164,11 +162,16 @@ def _write_page(backtest: Backtest, runs: list[Run], path: Path, command: str) -
     from training.checkpoint import write_atomically
     from training.html_report import html_report
 
-    settings = {
-        run.name: {key: value for part in run.config.to_dict().values() for key, value in part.items()} for run in runs
-    }
+    settings = {run.name: _settings(run) for run in runs}
     write_atomically(path, html_report(backtest, settings=settings, command=command).encode())
     click.echo(f"Report: {path}", err=True)
+
+
+def _settings(run: Run) -> dict[str, Any]:
+    members = run.checkpoint.meta["model"].get("members")
+    found = {"members": ", ".join(member["name"] for member in members)} if members else {}
+    parts = run.config.to_dict()
+    return found | {key: value for part in (("data",) if members else parts) for key, value in parts[part].items()}
 
 
 def _page_of(html: Path, trace: str) -> Path:

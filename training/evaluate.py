@@ -11,6 +11,7 @@ import numpy as np
 from training.baselines import left_out
 from training.bootstrap import CONFIDENCE, REPLICATES, SEED, Blocks, block_length, draw_blocks, paired_loss
 from training.decision import SHARES, Bins, bins_ahead, constant_capacity, decision_score, lead_step, paired_capacity
+from training.demand import demand_score
 from training.forecasts import Forecasts, Ground, ground_of
 from training.metrics import coverage, quantile_loss, scores
 from training.run import Data
@@ -60,7 +61,7 @@ def evaluate(
         `validation` and `test` (as `metrics.scores`; test also `coverage_steps` {channel: [H][Q]} and `by_hour` [24] or
         None), `difference` from the best baseline's test wQL (relative; None for itself), and for a load series
         `decision` by channel, the first channel's with `difference` {share: ...} from the best planner among the
-        baselines.
+        baselines, and `demand` up to the lead time (as `demand.demand_score`).
 
     Raises:
         ConfigError: the lead time is beyond the horizon.
@@ -187,11 +188,11 @@ def _decisions(
     blocks: Blocks,
     lead_time_s: float | None,
 ) -> dict[str, Any]:
-    """Give every row its `decision`; returns what the report says about them in common."""
+    """Give every row its `decision` and `demand`; returns what the report says about them in common."""
     step_s = ground.series.bin_s
     if step_s is None:
         for row in rows:
-            row["decision"] = None
+            row["decision"] = row["demand"] = None
         return {"lead_time_s": None, "constant_capacity": None, "best_planner": None}
     step = lead_step(lead_time_s, step_s=step_s, horizon=ground.horizon)
 
@@ -204,6 +205,9 @@ def _decisions(
             name: decision_score(bins(found, "validation", c), bins(found, "test", c), levels)
             for c, name in enumerate(channels)
         }
+        row["demand"] = demand_score(
+            found.demand, found.test, targets["test"], step=step, levels=levels, channels=channels
+        )
     best = _best_planner(rows, channels[0])
     by_name = {row["name"]: (row, bins(found, "test", 0)) for row, found in zip(rows, forecasts, strict=True)}
     reference, its_bins = by_name[best]

@@ -10,14 +10,13 @@ from typing import Any
 import numpy as np
 import torch
 
-from training.backtest import rolling_forecasts
+from training.backtest import rolling_demand, rolling_forecasts
 from training.baselines import run_baselines
 from training.checkpoint import Checkpoint, load_checkpoint
 from training.config import DataConfig, RunConfig
 from training.errors import ConfigError, TraceError
-from training.run import Data
+from training.run import Data, window_source
 from training.series import Series
-from training.windows import WindowSource
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -57,6 +56,8 @@ class Forecasts:
         model: whether it is a trained model.
         facts: of a model its folder, seconds of training and parameters; of a baseline its tuned settings.
         validation, test: (n, H, C, Q) float32, raw units.
+        demand: (n, H, 2C, Q) float32 for test: sums of each channel over the first h steps, then its peaks; None for
+            forecasters that have none of their own.
     """
 
     name: str
@@ -64,6 +65,7 @@ class Forecasts:
     facts: dict[str, Any]
     validation: np.ndarray
     test: np.ndarray
+    demand: np.ndarray | None = None
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -131,9 +133,9 @@ def _plain(value: object) -> str:
 def ground_of(data: Data) -> Ground:
     """The scored part of prepared data: the one place that knows which series the forecasts are about."""
     return Ground(
-        series=data.series,
-        validation=data.split.validation,
-        test=data.split.test,
+        series=data.wide,
+        validation=data.wide_split.validation,
+        test=data.wide_split.test,
         horizon=data.config.horizon,
     )
 
@@ -175,7 +177,7 @@ def notes_on(run: Run, data: Data) -> list[str]:
 def model_forecasts(run: Run, data: Data, *, device: torch.device) -> Forecasts:
     """Forecast with a trained model from every scored origin."""
     model = run.checkpoint.model.to(device)
-    source = WindowSource(data.series, context=data.config.context, horizon=data.config.horizon, device=device)
+    source = window_source(data, device)
     training = run.checkpoint.meta["training"]
     return Forecasts(
         name=run.name,
@@ -183,6 +185,7 @@ def model_forecasts(run: Run, data: Data, *, device: torch.device) -> Forecasts:
         facts={"folder": run.path, "parameters": training["parameters"], "seconds": training["seconds"]},
         validation=rolling_forecasts(model, source, data.split.validation)[0],
         test=rolling_forecasts(model, source, data.split.test)[0],
+        demand=rolling_demand(model, source, data.split.test)[0] if model.forecasts_demand else None,
     )
 
 
@@ -191,7 +194,7 @@ def baseline_forecasts(data: Data) -> list[Forecasts]:
     ground = ground_of(data)
     found = run_baselines(
         ground.series,
-        context=data.config.context,
+        context=data.wide_context,
         horizon=data.config.horizon,
         levels=data.config.levels,
         validation=ground.validation,

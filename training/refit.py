@@ -37,8 +37,8 @@ def pieces_of(data: Data, count: int) -> list[Data]:
     share = data.config.split[1] / sum(data.config.split[:2])
     pieces = []
     for begin, end in zip(edges[:-1].tolist(), edges[1:].tolist(), strict=True):
-        test = data.split.test[(data.split.test >= begin) & (data.split.test < end)]
-        if not len(test):
+        inside = (data.split.test >= begin) & (data.split.test < end)
+        if not inside.any():
             raise ConfigError(
                 f"--refit: expected pieces with test windows, got none between steps {begin} and {end}; "
                 f"use fewer than {count} pieces"
@@ -46,18 +46,23 @@ def pieces_of(data: Data, count: int) -> list[Data]:
         validation = round(begin * share)
         parts = (float(begin - validation), float(validation), float(steps - begin))
         piece = data if begin == edges[0] else prepare(data.trace, replace(data.config, split=parts))
-        pieces.append(replace(piece, split=replace(piece.split, test=test)))
+        pieces.append(
+            replace(
+                piece,
+                split=replace(piece.split, test=data.split.test[inside]),
+                wide_split=replace(piece.wide_split, test=data.wide_split.test[inside]),
+            )
+        )
     return pieces
 
 
 def refit_forecasts(
-    runs: Sequence[Run], data: Data, pieces: Sequence[Data], folder: Path, *, device: torch.device, on_piece: OnPiece
+    runs: Sequence[Run], pieces: Sequence[Data], folder: Path, *, device: torch.device, on_piece: OnPiece
 ) -> list[Forecasts]:
     """Train every model and tune every baseline anew before each piece, and join their test forecasts.
 
     Args:
         runs: models whose settings are trained; their weights are not used.
-        data: of the whole test part.
         pieces: from `pieces_of`.
         folder: an empty folder for the runs; nothing in it is needed afterwards.
         device: where the models are trained and forecast.
@@ -66,7 +71,15 @@ def refit_forecasts(
     Returns:
         Validation forecasts are those of the first piece: what a planner knew when the test part began. Facts are of
         the last.
+
+    Raises:
+        ConfigError: a run is an ensemble, which is not trained itself.
     """
+    for run in runs:
+        if "members" in run.checkpoint.meta["model"]:
+            raise ConfigError(
+                f"--refit: expected runs that are trained, got the ensemble {run.path}; leave it out, give its members"
+            )
     by_piece = []
     for number, piece in enumerate(pieces):
         on_model = on_piece(number, piece)
@@ -91,4 +104,5 @@ def _join(parts: Sequence[Forecasts]) -> Forecasts:
         facts=parts[-1].facts,
         validation=parts[0].validation,
         test=np.concatenate([part.test for part in parts]),
+        demand=None if parts[0].demand is None else np.concatenate([part.demand for part in parts]),
     )

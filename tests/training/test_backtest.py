@@ -16,7 +16,7 @@ from training.evaluate import evaluate
 from training.forecasts import Forecasts, Run, baseline_forecasts, ground_of
 from training.metrics import wql
 from training.refit import pieces_of, refit_forecasts
-from training.run import prepare
+from training.run import prepare, train_model
 
 CONFIG = DataConfig(series="load", context=16, horizon=3)
 
@@ -152,18 +152,21 @@ def test_more_pieces_than_windows_are_refused():
 def test_refitted_models_and_baselines_forecast_every_test_origin(tmp_path):
     data = load_data(700)
     (config,) = build_runs(["dlinear"], {"epochs": 1, "device": "cpu"})
-    run = Run(name="dlinear", path="runs/dlinear", checkpoint=None, config=replace(config, data=CONFIG))
+    config = replace(config, data=CONFIG)
+    (tmp_path / "run").mkdir()
+    run = Run(name="dlinear", path="run", checkpoint=train_model(data, config, tmp_path / "run"), config=config)
     told = []
 
     def on_piece(number, piece):
         told.append((number, len(piece.split.train)))
         return lambda name: (lambda windows, loss: None, lambda line: None)
 
-    found = refit_forecasts([run], data, pieces_of(data, 2), tmp_path, device=torch.device("cpu"), on_piece=on_piece)
+    found = refit_forecasts([run], pieces_of(data, 2), tmp_path, device=torch.device("cpu"), on_piece=on_piece)
     assert [number for number, _ in told] == [0, 1]
     assert told[1][1] > told[0][1]
     by_name = {f.name: f for f in found}
     assert {"dlinear", "last_value", "damped_holt"} <= set(by_name)
+    assert by_name["dlinear"].demand.shape == (len(data.split.test), 3, 2, 7)
     for forecast in found:
         assert forecast.test.shape == (len(data.split.test), 3, 1, 7)
         assert np.isfinite(forecast.test).all()

@@ -1,4 +1,15 @@
-"""The frame and the style sheet of the backtest report."""
+"""What the pages of the backtest report are made of: frame, style sheet, pictures, tables."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from html import escape
+from typing import TYPE_CHECKING, Any
+
+from training.chart_style import to_svg
+
+if TYPE_CHECKING:
+    from matplotlib.figure import Figure
 
 PAGE = """<!doctype html>
 <html lang="en">
@@ -64,3 +75,41 @@ pre { overflow-x: auto; background: var(--page); border: 1px solid var(--line); 
   padding: .7rem .9rem; font-size: .85rem; }
 @media print { nav { display: none; } section { break-inside: avoid; border: 0; } }
 """
+
+
+def picture(figure: Figure, heading: str, caption: str) -> str:
+    """A picture with its heading and caption; headings differ within a page."""
+    return (
+        f"<figure><h3>{escape(heading)}</h3>{to_svg(figure, label=heading)}"
+        f"<figcaption>{escape(caption)}</figcaption></figure>\n"
+    )
+
+
+def table(header: Sequence[str], rows: Sequence[tuple[str, Sequence[str]]]) -> str:
+    """A table; a row is its kind (see `kind`) and its cells."""
+
+    head = "".join(f"<th>{escape(name)}</th>" for name in header)
+    body = "".join(
+        f"<tr class={kind}>" + "".join(f"<td>{escape(text)}</td>" for text in cells) + "</tr>" for kind, cells in rows
+    )
+    return f"<div class=wide><table><thead><tr>{head}</tr></thead><tbody>{body}</tbody></table></div>\n"
+
+
+def facts(found: Mapping[str, Any]) -> str:
+    """Names and what they stand for."""
+    return "<dl>" + "".join(f"<dt>{escape(k)}</dt><dd>{escape(str(v))}</dd>" for k, v in found.items()) + "</dl>\n"
+
+
+def fold(heading: str, body: str) -> str:
+    """What is shown on demand."""
+    return f"<details><summary>{escape(heading)}</summary>{body}</details>\n"
+
+
+def note(text: str) -> str:
+    """A remark in small print."""
+    return f"<p class=note>{escape(text)}</p>\n"
+
+
+def kind(report: dict[str, Any], row: dict[str, Any]) -> str:
+    """How a forecaster's row looks: "best" (the model to ship), "model" or "baseline"."""
+    return "best" if row["name"] == report["best_model"] else "model" if row["model"] else "baseline"
