@@ -26,7 +26,7 @@ if TYPE_CHECKING:
 _EPILOG = """\b
 Examples:
   fcast-backtest runs/gru runs/dlinear --trace BurstGPT_1.csv --clean
-  fcast-backtest runs/* --trace week.csv --lead-time 300 --html report.html
+  fcast-backtest runs/*/ --trace week.csv --lead-time 300 --html report.html
   fcast-backtest runs/gru --trace 'pools/*.csv' --each --json
   fcast-backtest runs/gru --trace week.csv --refit 4
 

@@ -175,6 +175,24 @@ def test_refit_says_what_it_trains_and_leaves_nothing_behind(made, tmp_path, mon
     assert not list(tmp_path.iterdir())
 
 
+def test_steps_wider_than_bins_and_ensembles_are_judged_but_an_ensemble_is_not_refitted(tmp_path):
+    trace = counts_file(tmp_path / "fine.csv", days=3)
+    options = ["--step", 1800, "--ensemble", "--set", "hidden_size=4"]
+    trained(tmp_path / "runs", trace, *options, model="dlinear,gru")
+    arguments = [tmp_path / "runs/ensemble", "--trace", trace]
+    result = run(*arguments, "--json")
+    assert result.exit_code == 0, result.output
+    report = json.loads(result.stdout)
+    assert (report["step_s"], report["lead_time_s"]) == (1800.0, 5400.0)
+    (row,) = (row for row in report["forecasters"] if row["model"])
+    saved = json.loads((tmp_path / "runs/ensemble/checkpoint.json").read_text())["scores"]["test"]
+    assert row["test"]["wql"]["mean"] == pytest.approx(saved["wql"]["mean"])
+    assert row["demand"]["sum"]["requests"]["direct"]["wql"] > 0.0
+    line = one_line(run(*arguments, "--refit", 2), 2)
+    assert "got the ensemble" in line
+    assert "give its members" in line
+
+
 def test_runs_on_other_data_settings_are_refused(made, tmp_path):
     other = trained(tmp_path / "runs", made / "week.csv", "--horizon", 4)
     line = one_line(run(made / "runs/dlinear", other / "dlinear", "--trace", made / "week.csv"), 2)
