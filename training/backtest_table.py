@@ -81,12 +81,12 @@ def change(difference: dict[str, Any] | None) -> str:
     return "-" if difference is None else _percent(difference["difference"], "-")
 
 
-def interval(difference: dict[str, Any] | None) -> str:
+def interval(difference: dict[str, Any] | None, between: str = " ") -> str:
     """The interval of a relative difference; "?" where there were too few origins."""
     if difference is None:
         return "-"
     bounds = [_percent(difference[name], "?") for name in ("low", "high")]
-    return "?" if bounds == ["?", "?"] else " ".join(bounds)
+    return "?" if bounds == ["?", "?"] else between.join(bounds)
 
 
 def _percent(value: float | None, missing: str) -> str:

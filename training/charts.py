@@ -184,7 +184,7 @@ def _bought(axes: Any, as_is: list[dict[str, Any]], color: str, *, label: bool) 
         axes.annotate(
             f"{point['level']:g}",
             (point["short"], point["capacity"]),
-            (5, 5),
+            (5, -11) if label else (5, 5),  # above and below, out of each other's way
             textcoords="offset points",
             fontsize=8,
             color=color,

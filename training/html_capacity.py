@@ -8,7 +8,7 @@ from training import charts
 from training.backtest_table import nearest_level, ratio, score
 from training.chart_style import spoken
 from training.decision import SHARES
-from training.html_parts import kind, note, picture, table
+from training.html_parts import fold, kind, note, picture, table
 
 
 def capacity(report: dict[str, Any]) -> str:
@@ -29,6 +29,7 @@ def capacity(report: dict[str, Any]) -> str:
             )
         )
         parts.append(_capacity_table(report, channel))
+        parts.append(fold(f"Every quantile as it stands: {spoken(channel)}", _as_is_table(report, channel)))
     parts.append(
         note(
             "matched: capacity over demand with the factor found on test, one rate for all. planned: factor found on "
@@ -62,6 +63,21 @@ def _capacity_table(report: dict[str, Any], channel: str) -> str:
             short = "-" if planned["short"] is None else f"{planned['short']:.1%}"
             cells += [ratio(rate["capacity"]), level, ratio(planned["capacity"]), short]
         rows.append((kind(report, row), cells))
+    return table(header, rows)
+
+
+def _as_is_table(report: dict[str, Any], channel: str) -> str:
+    header = ["forecaster", *(f"level {level:g}" for level in report["levels"])]
+    rows = [
+        (
+            kind(report, row),
+            [
+                row["name"],
+                *(f"{ratio(p['capacity'])}, {p['short']:.1%} short" for p in row["decision"][channel]["as_is"]),
+            ],
+        )
+        for row in report["forecasters"]
+    ]
     return table(header, rows)
 
 

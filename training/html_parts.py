@@ -52,7 +52,9 @@ section { background: var(--card); border: 1px solid var(--line); border-radius:
   margin: 1.3rem 0; }
 h2 { font-size: 1.2rem; margin: .9rem 0 .5rem; }
 h3 { font-size: 1rem; margin: 1.2rem 0 .3rem; }
-.lead { font-size: 1.02rem; margin: .35rem 0; }
+.lead { font-size: 1.02rem; margin: .45rem 0; padding-left: .8rem; border-left: 4px solid var(--line); }
+.lead.good { border-color: var(--good); }
+.lead.bad { border-color: #c9507a; }
 .note, figcaption { color: var(--soft); font-size: .88rem; max-width: 78ch; }
 figure { margin: 0 0 1rem; }
 figure svg { display: block; width: 100%; height: auto; color: var(--ink); }
@@ -81,7 +83,8 @@ def picture(figure: Figure, heading: str, caption: str) -> str:
     """A picture with its heading and caption; headings differ within a page."""
     return (
         f"<figure><h3>{escape(heading)}</h3>{to_svg(figure, label=heading)}"
-        f"<figcaption>{escape(caption)}</figcaption></figure>\n"
+        + (f"<figcaption>{escape(caption)}</figcaption>" if caption else "")
+        + "</figure>\n"
     )
 
 

@@ -48,13 +48,17 @@ def html_report(backtest: Backtest, *, settings: Settings, command: str) -> str:
 def _subtitle(backtest: Backtest) -> str:
     report, split = backtest.report, backtest.report["split"]
     when = (
-        f" from {wall_clock(split['test_from_s'])} to {wall_clock(split['test_to_s'])}"
+        f", {_when(split['test_from_s'])} to {_when(split['test_to_s'])} UTC"
         if report["trace"]["clock"] == "epoch"
         else ""
     )
     steps = "requests" if report["step_s"] is None else f"steps of {report['step_s']:g} s"
     how = f"refitted {report['refit']} times" if report["refit"] else "fixed models"
     return escape(f"{split['test']:,} test forecasts of {report['horizon']} {steps}{when}; {how}")
+
+
+def _when(time_s: float) -> str:
+    return wall_clock(time_s)[:16].replace("T", " ")
 
 
 def _verdict(backtest: Backtest) -> str:
@@ -72,7 +76,7 @@ def _verdict(backtest: Backtest) -> str:
             score(row["validation"]["wql"]["mean"]),
             score(test["wql"]["mean"]),
             change(row["difference"]),
-            interval(row["difference"]),
+            interval(row["difference"], " to "),
             score(test["wape"]["mean"]),
             f"{cover(report, row, 0.9):.3f}",
         ]
@@ -82,7 +86,7 @@ def _verdict(backtest: Backtest) -> str:
         if "planner_loss" in test:
             cells.append(f"{test['planner_loss']:.4f}")
         rows.append((kind(report, row), cells))
-    lines = "".join(f"<p class=lead>{escape(line)}</p>" for line in (*verdict(report), *report["notes"]))
+    lines = "".join(_lead(line) for line in (*verdict(report), *report["notes"]))
     return (
         lines
         + table(header, rows)
@@ -93,14 +97,18 @@ def _verdict(backtest: Backtest) -> str:
     )
 
 
+def _lead(line: str) -> str:
+    tone = "good" if line.startswith("Better") else "bad" if line.startswith("WORSE") else ""
+    return f'<p class="lead {tone}">{escape(line)}</p>'
+
+
 def _forecasts(backtest: Backtest) -> str:
     report = backtest.report
     parts = [
         picture(
             fan_charts.stretch(backtest, c),
             f"The busiest stretch of test: {spoken(name)}",
-            "Every point was forecast that long before it happened. Dark band: half of the outcomes belong there; "
-            "light band: 80 %, with the usual levels.",
+            "Every point was forecast that long before it happened; the bands lie between the levels of the legend.",
         )
         for c, name in enumerate(report["channels"])
     ]
@@ -169,7 +177,9 @@ def _data(backtest: Backtest) -> str:
         "span": f"{found['span_s'] / 86400:.3g} days"
         if found["span_s"] > 86400
         else f"{found['span_s'] / 3600:.3g} hours",
-        "first and last": f"{found['first']} to {found['last']}" if "first" in found else "on a relative clock",
+        "first and last": f"{_when(found['first_s'])} to {_when(found['last_s'])} UTC"
+        if "first" in found
+        else "on a relative clock",
         "mean rate": "-" if found["rate_per_s"] is None else f"{found['rate_per_s']:.4g} requests/s",
         "steps of the series": f"{report['trace']['steps']:,} in {report['trace']['segments']} segment(s)",
         "scored windows": f"{split['validation']:,} validation, {split['test']:,} test",
