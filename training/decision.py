@@ -21,15 +21,15 @@ from typing import Any
 
 import numpy as np
 
-from training.bootstrap import Blocks, compare, resampled_origins
+from training.bootstrap import Blocks, compare, resampled_means, resampled_origins
 from training.errors import ConfigError
-from training.metrics import capacity_over_demand, matched_factors
+from training.metrics import capacity_over_demand, matched_factors, needed_factors
 
 SHARES = (0.01, 0.05)
 """Shares of bins that may fall short, for which the score is given as a number."""
 CURVE = tuple(float(share) for share in np.geomspace(0.002, 0.3, 45))
 """Shares of the trade-off curve."""
-_REPLICATES = 500  # sorting every replicate is what costs
+_REPLICATES = 1000  # finding the factor of every replicate is what costs
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -108,28 +108,60 @@ def constant_capacity(validation: Bins, test: Bins) -> dict[str, Any]:
     return decision_score(flat[0], flat[1], (0.5,))
 
 
-def paired_capacity(
-    bins: Bins, level: int, reference: Bins, reference_level: int, *, share: float, blocks: Blocks
-) -> dict[str, Any]:
-    """Compare the capacity over demand, at a matched rate, of two forecasters; bins and blocks are the same.
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Needed:
+    """Capacity over demand at a matched rate, on all bins and on every replicate of them.
+
+    Attributes:
+        ratio: on all bins; maybe `inf`.
+        replicates: (R,) on each replicate; None where there are too few blocks.
+    """
+
+    ratio: float
+    replicates: np.ndarray | None
+
+
+def needed_capacity(bins: Bins, level: int, *, share: float, blocks: Blocks) -> Needed:
+    """What one forecaster needs, with how it varies.
+
+    Args:
+        bins: of the test part.
+        level: place of the quantile that is scaled.
+        share: of bins that may fall short.
+        blocks: the same for all forecasters.
+    """
+    point, demand = bins.quantiles[:, level], bins.demand
+    ratio = float(_matched(bins, level, [share])[0])
+    if blocks.starts is None:
+        return Needed(ratio=ratio, replicates=None)
+    need = needed_factors(point, demand)
+    kept = Blocks(length=blocks.length, starts=blocks.starts[:_REPLICATES])
+    bought, asked = resampled_means(point, kept), resampled_means(demand, kept)
+    factors = np.empty(len(bought))
+    for r in range(len(factors)):
+        drawn = need[resampled_origins(kept, r)]
+        place = len(drawn) - 1 - int(share * len(drawn))
+        factors[r] = np.partition(drawn, place)[place]
+    met = np.isfinite(factors) & (asked > 0.0)
+    ratios = np.where(met, np.where(met, factors, 0.0) * bought / np.where(met, asked, 1.0), np.inf)
+    return Needed(ratio=ratio, replicates=ratios)
+
+
+def paired_capacity(ours: Needed, reference: Needed) -> dict[str, Any]:
+    """Compare two forecasters on the same bins and blocks.
 
     Returns:
         As `training.bootstrap.compare`; `difference` -0.05 is a capacity less by 5 % of demand.
     """
 
-    def ratio(of: Bins, q: int, places: np.ndarray) -> float:
-        point, demand = of.quantiles[places, q], of.demand[places]
-        return float(capacity_over_demand(matched_factors(point, demand, [share]), point, demand)[0])
+    def less(a: Any, b: Any) -> np.ndarray:
+        same = np.equal(a, b)  # both may be infinite
+        return np.where(same, 0.0, np.where(same, 0.0, a) - np.where(same, 0.0, b))
 
-    def difference(places: np.ndarray) -> float:
-        ours, theirs = ratio(bins, level, places), ratio(reference, reference_level, places)
-        return 0.0 if ours == theirs else ours - theirs
-
-    whole = difference(np.arange(len(bins.demand)))
-    if blocks.starts is None:
+    whole = float(less(ours.ratio, reference.ratio))
+    if ours.replicates is None or reference.replicates is None:
         return compare(_finite(whole), None)
-    replicates = [difference(resampled_origins(blocks, r)) for r in range(min(_REPLICATES, len(blocks.starts)))]
-    return compare(_finite(whole), np.array(replicates))
+    return compare(_finite(whole), less(ours.replicates, reference.replicates))
 
 
 def _matched(bins: Bins, q: int, shares: Sequence[float] | np.ndarray) -> np.ndarray:

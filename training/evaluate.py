@@ -10,7 +10,16 @@ import numpy as np
 
 from training.baselines import left_out
 from training.bootstrap import CONFIDENCE, REPLICATES, SEED, Blocks, block_length, draw_blocks, paired_loss
-from training.decision import SHARES, Bins, bins_ahead, constant_capacity, decision_score, lead_step, paired_capacity
+from training.decision import (
+    SHARES,
+    Bins,
+    bins_ahead,
+    constant_capacity,
+    decision_score,
+    lead_step,
+    needed_capacity,
+    paired_capacity,
+)
 from training.demand import demand_score
 from training.forecasts import Forecasts, Ground, ground_of
 from training.metrics import coverage, quantile_loss, scores
@@ -209,23 +218,20 @@ def _decisions(
             found.demand, found.test, targets["test"], step=step, levels=levels, channels=channels
         )
     best = _best_planner(rows, channels[0])
-    by_name = {row["name"]: (row, bins(found, "test", 0)) for row, found in zip(rows, forecasts, strict=True)}
-    reference, its_bins = by_name[best]
-    for row, its_own in by_name.values():
+    needed = {
+        row["name"]: {
+            share: needed_capacity(
+                bins(found, "test", 0), _level(row, channels[0], share, levels), share=share, blocks=blocks
+            )
+            for share in SHARES
+        }
+        for row, found in zip(rows, forecasts, strict=True)
+    }
+    for row in rows:
         row["decision"][channels[0]]["difference"] = (
             None
-            if row is reference
-            else {
-                f"{share:g}": paired_capacity(
-                    its_own,
-                    _level(row, channels[0], share, levels),
-                    its_bins,
-                    _level(reference, channels[0], share, levels),
-                    share=share,
-                    blocks=blocks,
-                )
-                for share in SHARES
-            }
+            if row["name"] == best
+            else {f"{share:g}": paired_capacity(needed[row["name"]][share], needed[best][share]) for share in SHARES}
         )
     return {
         "lead_time_s": (step + 1) * step_s if lead_time_s is None else lead_time_s,

@@ -12,9 +12,10 @@ import torch
 
 from training.backtest import rolling_demand, rolling_forecasts
 from training.baselines import run_baselines
-from training.checkpoint import Checkpoint, load_checkpoint
+from training.checkpoint import JUDGED, Checkpoint, build_forecaster, load_checkpoint, load_weights
 from training.config import DataConfig, RunConfig
 from training.errors import ConfigError, TraceError
+from training.quantile_model import QuantileModel
 from training.run import Data, window_source
 from training.series import Series
 
@@ -76,12 +77,15 @@ class Run:
         name: its folder's name; the whole path where two runs share a name.
         path: as it was given.
         checkpoint: what `fcast-train` saved.
+        judged: the model that has not seen validation; the same as the checkpoint's unless that was trained again on
+            train and validation together.
         config: all of its settings.
     """
 
     name: str
     path: str
     checkpoint: Checkpoint
+    judged: QuantileModel
     config: RunConfig
 
 
@@ -101,7 +105,8 @@ def load_runs(paths: Sequence[str | Path]) -> list[Run]:
         checkpoint = load_checkpoint(folder)
         config = RunConfig.from_dict(checkpoint.meta["config"])
         shown = name if names.count(name) == 1 else str(folder)
-        runs.append(Run(name=shown, path=str(folder), checkpoint=checkpoint, config=config))
+        judged = judged_model(checkpoint, folder)
+        runs.append(Run(name=shown, path=str(folder), checkpoint=checkpoint, judged=judged, config=config))
     for run in runs:
         if not run.config.data.split[2]:
             raise ConfigError(
@@ -110,6 +115,19 @@ def load_runs(paths: Sequence[str | Path]) -> list[Run]:
             )
         _check_same(runs[0], run)
     return runs
+
+
+def judged_model(checkpoint: Checkpoint, folder: Path) -> QuantileModel:
+    """The model of a run as it was before it saw the validation part.
+
+    Raises:
+        CheckpointError: it was trained again on validation, and the weights from before that are not there.
+    """
+    if not RunConfig.from_dict(checkpoint.meta["config"]).fit.refit:
+        return checkpoint.model
+    model = build_forecaster(checkpoint.meta)
+    load_weights(folder / JUDGED, model)
+    return model.eval()
 
 
 def _check_same(first: Run, other: Run) -> None:
@@ -176,14 +194,14 @@ def notes_on(run: Run, data: Data) -> list[str]:
 
 def model_forecasts(run: Run, data: Data, *, device: torch.device) -> Forecasts:
     """Forecast with a trained model from every scored origin."""
-    model = run.checkpoint.model.to(device)
+    model, judged = run.checkpoint.model.to(device), run.judged.to(device)
     source = window_source(data, device)
     training = run.checkpoint.meta["training"]
     return Forecasts(
         name=run.name,
         model=True,
         facts={"folder": run.path, "parameters": training["parameters"], "seconds": training["seconds"]},
-        validation=rolling_forecasts(model, source, data.split.validation)[0],
+        validation=rolling_forecasts(judged, source, data.split.validation)[0],
         test=rolling_forecasts(model, source, data.split.test)[0],
         demand=rolling_demand(model, source, data.split.test)[0] if model.forecasts_demand else None,
     )

@@ -176,10 +176,17 @@ def matched_factors(point: np.ndarray, target: np.ndarray, shares: Sequence[floa
     Returns:
         (S,) float64; `inf` where no factor gets there.
     """
-    # A bin without demand needs no capacity; one with demand and a forecast of 0 can never be met.
-    need = np.divide(target, point, out=np.where(target > 0.0, np.inf, 0.0), where=point > 0.0)
+    need = needed_factors(point, target)
     allowed = (np.asarray(shares, dtype=np.float64) * len(need)).astype(np.int64)
     return np.asarray(np.sort(need)[len(need) - 1 - allowed])
+
+
+def needed_factors(point: np.ndarray, target: np.ndarray) -> np.ndarray:
+    """The factor on a forecast (n,) that just meets the demand (n,) of each bin: (n,) float64.
+
+    A bin without demand needs no capacity; one with demand and a forecast of 0 can never be met: `inf`.
+    """
+    return np.asarray(np.divide(target, point, out=np.where(target > 0.0, np.inf, 0.0), where=point > 0.0))
 
 
 def capacity_over_demand(factors: np.ndarray, point: np.ndarray, target: np.ndarray) -> np.ndarray:

@@ -15,7 +15,7 @@ import numpy as np
 import torch
 
 from training.errors import ConfigError
-from training.forecasts import Forecasts, Run, baseline_forecasts, model_forecasts
+from training.forecasts import Forecasts, Run, baseline_forecasts, judged_model, model_forecasts
 from training.run import Data, prepare, train_model
 
 if TYPE_CHECKING:
@@ -90,7 +90,8 @@ def refit_forecasts(
             on_batch, on_epoch = on_model(run.name)
             config = replace(run.config, data=piece.config, fit=replace(run.config.fit, device=str(device)))
             checkpoint = train_model(piece, config, into, on_batch=on_batch, on_epoch=on_epoch)
-            found.append(model_forecasts(replace(run, checkpoint=checkpoint), piece, device=device))
+            trained = replace(run, checkpoint=checkpoint, judged=judged_model(checkpoint, into))
+            found.append(model_forecasts(trained, piece, device=device))
         by_piece.append(found + baseline_forecasts(piece))
     # A baseline may need more history than an early piece has: only what stands in every piece is joined.
     names = [f.name for f in by_piece[0] if all(f.name in {g.name for g in piece} for piece in by_piece)]

@@ -154,7 +154,8 @@ def test_refitted_models_and_baselines_forecast_every_test_origin(tmp_path):
     (config,) = build_runs(["dlinear"], {"epochs": 1, "device": "cpu"})
     config = replace(config, data=CONFIG)
     (tmp_path / "run").mkdir()
-    run = Run(name="dlinear", path="run", checkpoint=train_model(data, config, tmp_path / "run"), config=config)
+    trained = train_model(data, config, tmp_path / "run")
+    run = Run(name="dlinear", path="run", checkpoint=trained, judged=trained.model, config=config)
     told = []
 
     def on_piece(number, piece):

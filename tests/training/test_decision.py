@@ -7,9 +7,18 @@ import json
 import numpy as np
 import pytest
 
-from training.bootstrap import draw_blocks
-from training.decision import Bins, bins_ahead, constant_capacity, decision_score, lead_step, paired_capacity
+from training.bootstrap import draw_blocks, resampled_origins
+from training.decision import (
+    Bins,
+    bins_ahead,
+    constant_capacity,
+    decision_score,
+    lead_step,
+    needed_capacity,
+    paired_capacity,
+)
 from training.errors import ConfigError
+from training.metrics import capacity_ratio
 
 RNG = np.random.default_rng(0)
 DEMAND = RNG.gamma(4.0, 25.0, 2000)
@@ -116,16 +125,35 @@ def test_bins_are_those_of_the_step_and_the_channel():
     assert found.demand.tolist() == [6.0, 18.0]
 
 
+def versus(ours, reference, blocks=20):
+    drawn = draw_blocks(len(DEMAND), blocks)
+    return paired_capacity(*(needed_capacity(of, 0, share=0.05, blocks=drawn) for of in (ours, reference)))
+
+
 def test_the_better_forecast_needs_clearly_less_capacity():
-    near, far = (DEMAND * RNG.lognormal(0.0, width, len(DEMAND)) for width in (0.1, 0.5))
-    found = paired_capacity(bins(near), 0, bins(far), 0, share=0.05, blocks=draw_blocks(len(DEMAND), 20))
+    near, far = (bins(DEMAND * RNG.lognormal(0.0, width, len(DEMAND))) for width in (0.1, 0.5))
+    found = versus(near, far)
     assert found["verdict"] == "better"
     assert found["low"] < found["difference"] < found["high"] < 0.0
 
 
-def test_a_forecast_that_can_never_meet_the_demand_is_worse_than_one_that_can():
+def test_every_replicate_is_matched_as_the_whole_is():
+    noisy = bins(DEMAND * RNG.lognormal(0.0, 0.3, len(DEMAND)))
     blocks = draw_blocks(len(DEMAND), 20)
+    found = needed_capacity(noisy, 0, share=0.05, blocks=blocks)
+    for r in (0, 7):
+        at = resampled_origins(blocks, r)
+        expected = capacity_ratio(noisy.quantiles[at, 0], noisy.demand[at], under=0.05)
+        assert found.replicates[r] == pytest.approx(expected)
+    assert found.ratio == pytest.approx(capacity_ratio(noisy.quantiles[:, 0], noisy.demand, under=0.05))
+
+
+def test_a_forecast_that_can_never_meet_the_demand_is_worse_than_one_that_can():
     nothing = bins(np.zeros_like(DEMAND))
-    assert paired_capacity(nothing, 0, bins(DEMAND), 0, share=0.05, blocks=blocks)["verdict"] == "worse"
-    assert paired_capacity(bins(DEMAND), 0, nothing, 0, share=0.05, blocks=blocks)["verdict"] == "better"
-    assert paired_capacity(nothing, 0, nothing, 0, share=0.05, blocks=blocks)["verdict"] == "no clear difference"
+    assert versus(nothing, bins(DEMAND))["verdict"] == "worse"
+    assert versus(bins(DEMAND), nothing)["verdict"] == "better"
+    assert versus(nothing, nothing)["verdict"] == "no clear difference"
+
+
+def test_too_few_blocks_give_no_verdict_on_capacity():
+    assert versus(bins(DEMAND), bins(DEMAND * 2), blocks=500)["verdict"] == "too few origins to tell"
