@@ -4,7 +4,9 @@ from __future__ import annotations
 
 import hashlib
 import json
+from dataclasses import replace
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import onnx
@@ -20,8 +22,10 @@ from export.parity import tolerance
 from export.to_torchscript import load_torchscript
 from runtime import Predictor
 from runtime.artifact import open_artifact
+from runtime.verify import verify
 from tests.export.conftest import train
-from training.checkpoint import load_checkpoint
+from tests.export.test_graphs import WithDemand
+from training.checkpoint import Checkpoint, load_checkpoint
 from training.errors import CheckpointError
 
 RUNS = pytest.mark.parametrize("run", ["requests_run", "load_run"], indirect=True, ids=["plain", "time_s"])
@@ -74,6 +78,50 @@ def test_the_manifest_is_complete_sealed_and_accepted_by_the_runtime(run: Path, 
     assert {"torch", "onnx", "numpy", "python"} <= set(raw["libraries"]["export"])
 
 
+@pytest.fixture
+def with_demand(load_run: Path, monkeypatch: pytest.MonkeyPatch) -> Checkpoint:
+    """The checkpoint of `load_run` as if its model had been trained to give aggregates too."""
+    checkpoint = load_checkpoint(load_run)
+    checkpoint = replace(checkpoint, model=WithDemand(checkpoint.model).eval())
+    monkeypatch.setattr(artifact, "load_checkpoint", lambda path: checkpoint)
+    return checkpoint
+
+
+def test_a_model_with_aggregates_is_published_proven_verified_and_served(
+    with_demand: Checkpoint, load_run: Path, tmp_path: Path
+) -> None:
+    published = export_checkpoint(load_run, formats=("onnx", "torchscript"), out=tmp_path, name="demand")
+    raw = json.loads((published.path / "manifest.json").read_bytes())
+    assert raw["outputs"] == ["forecast", "demand"]
+    assert '{ name: "demand" data_type: TYPE_FP32 dims: [ 4, 6, 7 ] }' in (tmp_path / "demand/config.pbtxt").read_text()
+    inputs = {name: with_demand.windows[name][:5] for name in ("context", "time_s")}
+    with torch.no_grad():
+        expected = with_demand.model(*map(torch.from_numpy, inputs.values()))
+    predictor = Predictor(published.path)
+    served = predictor.predict_outputs(**inputs)
+    np.testing.assert_allclose(served["demand"], expected[1].numpy(), rtol=1e-4, atol=1e-4)
+    np.testing.assert_array_equal(predictor.predict(**inputs), served["forecast"])
+    golden = np.load(published.path / "golden.npz", allow_pickle=False)
+    assert set(golden) == {"context", "time_s", "forecast", "demand"}
+    verified = verify(published.path, device="cpu")
+    assert verified.problems == []
+    assert {check.output for check in verified.forecasts} == {"forecast", "demand"}
+
+
+def test_aggregates_that_differ_are_not_published(
+    with_demand: Checkpoint, load_run: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    trained = artifact.to_onnx
+
+    def untrained(model: WithDemand, *args: Any, **options: Any) -> bytes:
+        return trained(WithDemand(model.forecaster, share=0.91).eval(), *args, **options)
+
+    monkeypatch.setattr(artifact, "to_onnx", untrained)
+    with pytest.raises(ParityError, match="demand, step 1, channel sum of .*, level .*nothing was published"):
+        export_checkpoint(load_run, out=tmp_path)
+    assert list(tmp_path.iterdir()) == []
+
+
 def canonical(raw: dict[str, object]) -> bytes:
     body = {key: value for key, value in raw.items() if key != "self_sha256"}
     return json.dumps(body, sort_keys=True, separators=(",", ":"), ensure_ascii=True, allow_nan=False).encode()
@@ -121,7 +169,7 @@ def test_one_wrong_weight_fails_parity_through_the_runtime(requests_run: Path, t
     (staged / "manifest.json").write_bytes(sealed)
     checkpoint = load_checkpoint(requests_run)
     inputs = {"context": checkpoint.windows["context"]}
-    with pytest.raises(ParityError, match=r"from onnx \(CPUExecutionProvider\) at batch \d+, window \d+, step \d"):
+    with pytest.raises(ParityError, match=r"from onnx \(CPUExecutionProvider\) at batch \d+, window \d+, forecast, st"):
         prove(checkpoint, staged, inputs, within=tolerance(inputs["context"]))
 
 

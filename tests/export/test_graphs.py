@@ -35,6 +35,19 @@ def forecaster(model: str, *, clock: bool) -> Forecaster:
     ).eval()
 
 
+class WithDemand(nn.Module):
+    """A forecaster that gives aggregates too."""
+
+    def __init__(self, forecaster: nn.Module, share: float = 0.9) -> None:
+        super().__init__()
+        self.forecaster, self.share, self.forecasts_demand = forecaster, share, True
+        self.takes_time, self.head = forecaster.takes_time, forecaster.head
+
+    def forward(self, context: torch.Tensor, *time_s: torch.Tensor) -> tuple[torch.Tensor, torch.Tensor]:
+        forecast = self.forecaster(context, *time_s)
+        return forecast, torch.cat((self.share * forecast.cumsum(1), 1.5 * forecast), dim=2)
+
+
 def windows(batch: int, *, clock: bool, seed: int = 0) -> dict[str, torch.Tensor]:
     rng = np.random.default_rng(seed)
     scale = np.array([0.5, 2000.0, 300.0])
@@ -65,6 +78,26 @@ def test_onnx_matches_torch_for_every_batch_size(model: str, clock: bool) -> Non
         inputs = windows(batch, clock=clock, seed=batch)
         (got,) = runner.run(["forecast"], {name: tensor.numpy() for name, tensor in inputs.items()})
         assert_same(got, module, inputs)
+
+
+@pytest.mark.parametrize("clock", [False, True], ids=["plain", "time_s"])
+def test_a_model_with_aggregates_gives_both_outputs_in_both_forms(clock: bool, tmp_path: Path) -> None:
+    module = WithDemand(forecaster("gru", clock=clock)).eval()
+    runner = session(to_onnx(module, windows(2, clock=clock)))
+    assert [output.name for output in runner.get_outputs()] == ["forecast", "demand"]
+    assert runner.get_outputs()[1].shape == ["batch", HORIZON, 6, len(LEVELS)]
+    path = tmp_path / "model.pt"
+    path.write_bytes(to_torchscript(module, windows(2, clock=clock)))
+    script = load_torchscript(path)
+    for batch in BATCHES:
+        inputs = windows(batch, clock=clock, seed=batch)
+        onnx_outputs = runner.run(["forecast", "demand"], {name: tensor.numpy() for name, tensor in inputs.items()})
+        with torch.no_grad():
+            expected, scripted = module(*inputs.values()), script(*inputs.values())
+        assert isinstance(scripted, tuple)
+        for want, *got in zip(expected, onnx_outputs, scripted, strict=True):
+            for found in got:
+                np.testing.assert_allclose(found, want.numpy(), rtol=1e-4, atol=1e-5)
 
 
 @pytest.mark.parametrize("clock", [False, True], ids=["plain", "time_s"])

@@ -254,4 +254,4 @@ def test_either_memory_order_of_the_golden_arrays_is_read(copied: Copied) -> Non
     folder = copied("requests")
     arrays = golden(folder)
     replace_file(folder, "golden.npz", pack({key: np.asfortranarray(array) for key, array in arrays.items()}))
-    np.testing.assert_array_equal(read_golden(open_artifact(folder)).forecast, arrays["forecast"])
+    np.testing.assert_array_equal(read_golden(open_artifact(folder)).outputs["forecast"], arrays["forecast"])
