@@ -5,7 +5,7 @@ from __future__ import annotations
 import numpy as np
 import torch
 
-from training.forecaster import Forecaster
+from training.quantile_model import QuantileModel
 from training.windows import WindowSource
 
 MOST_ORIGINS = 20_000
@@ -20,7 +20,7 @@ def thin(origins: np.ndarray, most: int = MOST_ORIGINS) -> np.ndarray:
 
 @torch.inference_mode()
 def rolling_forecasts(
-    model: Forecaster, source: WindowSource, origins: np.ndarray, *, batch: int = 1024
+    model: QuantileModel, source: WindowSource, origins: np.ndarray, *, batch: int = 1024
 ) -> tuple[np.ndarray, np.ndarray]:
     """Forecast from every origin.
 
@@ -37,6 +37,25 @@ def rolling_forecasts(
     forecasts, targets = [], []
     for picks in torch.from_numpy(origins).to(source.device).split(batch):
         context, time_s, target = source.gather(picks)
-        forecasts.append(model(context, time_s).cpu().numpy())
+        forecast = model(context, time_s)
+        forecasts.append((forecast[0] if isinstance(forecast, tuple) else forecast).cpu().numpy())
         targets.append(target.cpu().numpy())
     return np.concatenate(forecasts), np.concatenate(targets)
+
+
+@torch.inference_mode()
+def rolling_demand(
+    model: QuantileModel, source: WindowSource, origins: np.ndarray, *, batch: int = 1024
+) -> tuple[np.ndarray, np.ndarray]:
+    """Forecast the demand up to each step from every origin; see `rolling_forecasts`.
+
+    Returns:
+        demand (n, H, 2C, Q) and target (n, H, 2C), float32, raw units: sums of the first h steps, then their peaks.
+    """
+    model.eval()
+    demands, targets = [], []
+    for picks in torch.from_numpy(origins).to(source.device).split(batch):
+        context, time_s, target = source.gather(picks)
+        demands.append(model(context, time_s)[1].cpu().numpy())
+        targets.append(torch.cat((target.cumsum(1), target.cummax(1).values), dim=2).cpu().numpy())
+    return np.concatenate(demands), np.concatenate(targets)

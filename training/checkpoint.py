@@ -24,8 +24,9 @@ from safetensors.torch import save as save_tensors
 from training.config import RunConfig
 from training.errors import CheckpointError, ConfigError
 from training.forecaster import Forecaster
+from training.quantile_model import Ensemble, QuantileModel
 
-SCHEMA = 1
+SCHEMA = 2
 WEIGHTS, META, WINDOWS, LAST = "model.safetensors", "checkpoint.json", "windows.safetensors", "last.safetensors"
 
 
@@ -40,7 +41,7 @@ class Checkpoint:
         sha256: hash of the weights' file.
     """
 
-    model: Forecaster
+    model: QuantileModel
     meta: dict[str, Any]
     windows: dict[str, np.ndarray]
     sha256: str
@@ -61,9 +62,11 @@ def write_atomically(path: Path, data: bytes) -> None:
         raise OSError(error.errno, what, str(path)) from error
 
 
-def build_forecaster(meta: dict[str, Any]) -> Forecaster:
+def build_forecaster(meta: dict[str, Any]) -> QuantileModel:
     """The forecaster that a checkpoint's facts describe, with random weights."""
     model = meta["model"]
+    if "members" in model:
+        return Ensemble([build_forecaster({**meta, "model": member}) for member in model["members"]])
     return Forecaster(
         model=model["name"],
         params=model["params"],
@@ -74,6 +77,8 @@ def build_forecaster(meta: dict[str, Any]) -> Forecaster:
         log=model["log"],
         center=model["center"],
         calendar=tuple(model["calendar"]),
+        ratio=1 if meta["bin_s"] is None else round(meta["step_s"] / meta["bin_s"]),
+        demand=model["demand"],
     )
 
 
@@ -171,7 +176,7 @@ def read_meta(folder: Path) -> dict[str, Any]:
     return dict(meta)
 
 
-def checked_facts(meta: dict[str, Any], *, where: str) -> tuple[Forecaster, dict[str, str]]:
+def checked_facts(meta: dict[str, Any], *, where: str) -> tuple[QuantileModel, dict[str, str]]:
     """The forecaster of a checkpoint's facts, with random weights, and the hashes its tensors must have.
 
     Raises:

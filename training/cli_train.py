@@ -22,8 +22,8 @@ Examples:
 
 \b
 Settings for --set and the TOML file (flat, the same keys):
-  data      series, bin_s, gap_s, context, horizon, levels, split, stride
-  scaling   log, center, calendar
+  data      series, bin_s, step_s, gap_s, context, horizon, levels, split, stride
+  scaling   log, center, calendar, calibrate
   training  epochs, batch_size, learning_rate, weight_decay, patience, clip_norm, seed, device,
             precision (fp32, amp), gradient_checkpointing
   models    hidden_size, num_layers, dropout (lstm, gru), kernel_size (dlinear), d_model, nhead, ... (transformer)
@@ -48,13 +48,15 @@ def _complete_models(ctx: click.Context, param: click.Parameter, incomplete: str
     default="gru",
     show_default=True,
     shell_complete=_complete_models,
-    help="Architectures, comma-separated: lstm, gru, dlinear, transformer, or any registered one.",
+    help="Architectures, comma-separated: lstm, gru, dlinear, transformer, multiscale, or any registered one.",
 )
+@click.option("--ensemble", is_flag=True, help="Also make one model of all of them: the mean of their quantiles.")
 @click.option(
     "--series", type=click.Choice(["requests", "load"]), help="One step per request, or per time bin. [requests]"
 )
 @click.option("--bin", "bin_s", type=float, help="Width of a bin of a load series, seconds. [60]")
-@click.option("--context", type=int, help="Steps seen. [50]")
+@click.option("--step", "step_s", type=float, help="Width of a forecast step, a multiple of --bin. [one bin]")
+@click.option("--context", type=int, help="Steps seen: bins, or requests. [50]")
 @click.option("--horizon", type=int, help="Steps forecast. [10]")
 @click.option("--split", help="Proportions of train, validation and test, in time order. [60,20,20]")
 @click.option("--epochs", type=int, help="Most passes over the training windows. [30]")
@@ -74,6 +76,7 @@ def main(
     columns: str | None,
     clean: bool,
     models: str,
+    ensemble: bool,
     config: Path | None,
     sets: tuple[str, ...],
     out: Path,
@@ -107,7 +110,7 @@ def main(
     settings |= {key: value for key, value in options.items() if value is not None}
     runs = build_runs(names, settings)
     device = resolve_device(runs[0].fit.device)
-    check_runs(runs, out, resume=resume, overwrite=overwrite)
+    check_runs(runs, out, resume=resume, overwrite=overwrite, ensemble=ensemble)
     trace = read_input(traces, format_, columns, clean)
     data = prepare(trace, runs[0].data)
     click.echo(
@@ -117,13 +120,17 @@ def main(
     )
     try:
         with TrainingProgress(windows=len(data.split.train), epochs=runs[0].fit.epochs) as progress:
-            report = train_models(data, runs, out, resume=resume, overwrite=overwrite, on_model=progress.on_model)
+            report = train_models(
+                data, runs, out, resume=resume, overwrite=overwrite, ensemble=ensemble, on_model=progress.on_model
+            )
     except KeyboardInterrupt:
         click.echo("Stopped. Run the same command with --resume to go on from the last whole epoch.", err=True)
         raise
     save_report(report, out)
     for model in report["models"]:
         folder = Path(model["folder"])
+        if not (folder / "metrics.jsonl").exists():  # an ensemble is not trained
+            continue
         history = [json.loads(line) for line in (folder / "metrics.jsonl").read_text().splitlines()]
         plot_loss(history, folder / "loss.png", title=f"{model['name']} on {', '.join(trace.sources)}")
     if as_json:

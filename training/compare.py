@@ -12,28 +12,38 @@ import numpy as np
 from training.baselines import left_out, run_baselines
 from training.checkpoint import LAST, META, WEIGHTS, read_meta
 from training.config import RunConfig
+from training.ensemble import NAME as ENSEMBLE
+from training.ensemble import build_ensemble
 from training.errors import ConfigError
 from training.fit import OnBatch, OnEpoch
 from training.forecaster import build_network
 from training.metrics import scores
-from training.run import Data, scored_parts, train_model
+from training.run import Data, train_model
 
 OnModel = Callable[[str], tuple[OnBatch, OnEpoch]]
 """Called when a model's training begins; gives the two callbacks of `fit`."""
 
 
-def check_runs(runs: Sequence[RunConfig], out: Path, *, resume: bool, overwrite: bool) -> None:
+def check_runs(runs: Sequence[RunConfig], out: Path, *, resume: bool, overwrite: bool, ensemble: bool = False) -> None:
     """Find out before any work whether every network can be built and no earlier run is in the way.
 
     Raises:
-        ConfigError: a hyper-parameter is impossible, or a run is there and neither `resume` nor `overwrite` is given.
+        ConfigError: a hyper-parameter is impossible, an ensemble is asked of one model, or a run is there and neither
+            `resume` nor `overwrite` is given.
     """
+    if ensemble and len(runs) < 2:
+        raise ConfigError("--ensemble: expected two models or more, got one; name several with --model")
     if resume and overwrite:
         raise ConfigError("--resume: expected it without --overwrite, got both; give one of them")
     for run in runs:
         data = run.data
         build_network(
-            run.model.model, run.model.params, channels=3, context=data.context, horizon=data.horizon, values=3
+            run.model.model,
+            run.model.params,
+            channels=3,
+            context=data.context // data.ratio,
+            horizon=data.horizon,
+            values=3,
         )
         folder = out / run.model.model
         earlier = _earlier(folder)
@@ -50,18 +60,19 @@ def _earlier(folder: Path) -> list[Path]:
 
 def score_baselines(data: Data) -> list[dict[str, Any]]:
     """Score every simple baseline: one row of the report each, with its tuned settings."""
-    origins = scored_parts(data)
+    split = data.wide_split
     targets = {
-        part: np.stack([data.series.values[found + h] for h in range(data.config.horizon)], axis=1)
-        for part, found in origins.items()
+        part: np.stack([data.wide.values[found + h] for h in range(data.config.horizon)], axis=1)
+        for part, found in (("validation", split.validation), ("test", split.test))
+        if len(found)
     }
     found = run_baselines(
-        data.series,
-        context=data.config.context,
+        data.wide,
+        context=data.wide_context,
         horizon=data.config.horizon,
         levels=data.config.levels,
-        validation=data.split.validation,
-        test=data.split.test,
+        validation=split.validation,
+        test=split.test,
     )
     return [
         {
@@ -77,11 +88,19 @@ def score_baselines(data: Data) -> list[dict[str, Any]]:
 
 
 def train_models(
-    data: Data, runs: Sequence[RunConfig], out: Path, *, resume: bool, overwrite: bool, on_model: OnModel
+    data: Data,
+    runs: Sequence[RunConfig],
+    out: Path,
+    *,
+    resume: bool,
+    overwrite: bool,
+    on_model: OnModel,
+    ensemble: bool = False,
 ) -> dict[str, Any]:
     """Train several models, which `check_runs` let through, into `out/<model>` and compare them with the baselines.
 
-    Finished runs on the same data that `out` holds already stand in the report too.
+    Finished runs on the same data that `out` holds already stand in the report too. With `ensemble`, the mean of the
+    models trained now is one more run, `out/ensemble`.
 
     Returns:
         The report, as JSON values; see `training.report`.
@@ -92,7 +111,7 @@ def train_models(
     """
     if not len(data.split.test):
         raise ConfigError(f"split: expected a test part for the report, got {data.config.split}; give all three parts")
-    names = [run.model.model for run in runs]
+    names = [run.model.model for run in runs] + ([ENSEMBLE] if ensemble else [])
     rows = {}
     for folder, meta, same in _others(out, data, names):
         if same:
@@ -103,6 +122,7 @@ def train_models(
                 "choose another --out, or --overwrite to leave it out of the report"
             )
     baselines = score_baselines(data)
+    members = []
     for run in runs:
         folder = out / run.model.model
         folder.mkdir(parents=True, exist_ok=True)
@@ -110,8 +130,11 @@ def train_models(
             for path in _earlier(folder):
                 path.unlink()
         on_batch, on_epoch = on_model(run.model.model)
-        meta = train_model(data, run, folder, resume=resume, on_batch=on_batch, on_epoch=on_epoch).meta
+        members.append(train_model(data, run, folder, resume=resume, on_batch=on_batch, on_epoch=on_epoch))
+        meta = members[-1].meta
         rows[folder.name] = _row(folder, meta)
+    if ensemble:
+        rows[ENSEMBLE] = _row(out / ENSEMBLE, build_ensemble(data, members, out / ENSEMBLE).meta)
     models = [rows[name] for name in sorted(rows)]
     return {
         "trace": meta["trace"],
@@ -120,7 +143,7 @@ def train_models(
         "channels": meta["channels"],
         "models": models,
         "baselines": baselines,
-        "left_out": left_out(data.series, validation=data.split.validation, test=data.split.test),
+        "left_out": left_out(data.wide, validation=data.wide_split.validation, test=data.wide_split.test),
         "best_model": min(models, key=lambda row: float(row["validation"]["wql"]["mean"]))["name"],
         "best_baseline": min(baselines, key=lambda row: float(row["test"]["wql"]["mean"]))["name"],
     }

@@ -30,11 +30,13 @@ class DataConfig:
     series: str = "requests"
     """"requests": one step per request; "load": one step per time bin."""
     bin_s: float = 60.0
-    """Width of a bin of a load series, seconds."""
+    """Width of a bin of a load series, seconds: one step of the context."""
+    step_s: float | None = None
+    """Width of a forecast step of a load series, a whole multiple of `bin_s`; None for one bin."""
     gap_s: float = GAP_S
     """A silence longer than this many seconds is missing data."""
     context: int = 50
-    """L, steps seen."""
+    """L, steps seen: bins, or requests."""
     horizon: int = 10
     """H, steps forecast."""
     levels: tuple[float, ...] = LEVELS
@@ -51,6 +53,12 @@ class DataConfig:
         shortest_s = self.bin_s if self.series == "load" else 0.0
         _check("gap_s", shortest_s <= self.gap_s < 1e12 and self.gap_s > 0, "seconds, at least one bin", self.gap_s)
         _check("context", 2 <= self.context <= 10_000, "2 to 10000 steps", self.context)
+        if self.step_s is not None:
+            off = abs(self.ratio * self.bin_s - self.step_s)
+            fits = self.series == "load" and self.ratio >= 1 and off < 1e-9 * self.step_s
+            _check("step_s", fits, f"a whole multiple of the {self.bin_s:g} s bins of a load series", self.step_s)
+            whole = self.context % self.ratio == 0 and self.context >= 2 * self.ratio
+            _check("context", whole, f"two or more forecast steps, a multiple of {self.ratio} bins", self.context)
         _check("horizon", 1 <= self.horizon <= 1_000, "1 to 1000 steps", self.horizon)
         _check("stride", self.stride >= 1, "at least 1", self.stride)
         _check(
@@ -63,6 +71,11 @@ class DataConfig:
         )
         fits = len(self.split) == 3 and min(self.split[:2]) > 0 and self.split[2] >= 0
         _check("split", fits, "three positive proportions (the last may be 0)", self.split)
+
+    @property
+    def ratio(self) -> int:
+        """Bins of the context in one forecast step."""
+        return 1 if self.step_s is None else round(self.step_s / self.bin_s)
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -80,6 +93,8 @@ class ForecasterConfig:
     calendar: str = "auto"
     """Cycles given as features: auto (day and week, each when the clock is known and the training part of a load
     series spans it twice), none, day, week or day+week."""
+    calibrate: bool = True
+    """Correct the quantiles by their errors on validation."""
 
     def __post_init__(self) -> None:
         """Check every field; parameters are checked when the network is built."""
@@ -234,7 +249,7 @@ def _convert(key: str, value: Any, kind: str) -> Any:
         items = value if isinstance(value, (list, tuple)) else [value]
         if all(isinstance(v, (int, float)) and not isinstance(v, bool) for v in items):
             return tuple(float(v) for v in items)
-    elif kind == "float" and isinstance(value, (int, float)) and not isinstance(value, bool):
+    elif kind in ("float", "float | None") and isinstance(value, (int, float)) and not isinstance(value, bool):
         return float(value)
     elif type(value).__name__ == kind:
         return value

@@ -23,9 +23,9 @@ from training.config import RunConfig
 from training.device import amp_dtype
 from training.economy import economical
 from training.errors import TrainingError
-from training.forecaster import Forecaster
 from training.loss import pinball_loss
 from training.metrics import wql
+from training.quantile_model import QuantileModel
 from training.resume import Progress, load_progress, save_progress
 from training.windows import Split, WindowSource
 
@@ -39,7 +39,7 @@ OnEpoch = Callable[[dict[str, float]], None]
 
 
 def fit(
-    model: Forecaster,
+    model: QuantileModel,
     source: WindowSource,
     split: Split,
     *,
@@ -102,8 +102,8 @@ def fit(
             context, time_s, target = source.gather(picks)
             with economical(model.network, dtype=half, recompute=config.fit.gradient_checkpointing):
                 quantiles = wrapped.scaled_quantiles(context, time_s)
-            scale = model.scaling.spread
-            loss = pinball_loss(quantiles / scale[:, None], model.scaling.to_scale(target) / scale, levels)
+            spread = model.spread
+            loss = pinball_loss(quantiles / spread[:, None], model.targets(target) / spread, levels)
             wrapped_optimizer.zero_grad()
             fabric.backward(scaler.scale(loss))
             scaler.unscale_(wrapped_optimizer)
@@ -142,7 +142,7 @@ def stopped_early(progress: Progress, *, patience: int) -> bool:
     return progress.epoch - progress.best_epoch >= patience
 
 
-def validation_wql(model: Forecaster, source: WindowSource, origins: np.ndarray) -> float:
+def validation_wql(model: QuantileModel, source: WindowSource, origins: np.ndarray) -> float:
     """Mean wQL over the channels, raw units."""
     forecast, target = rolling_forecasts(model, source, origins)
     return float(wql(forecast, target, model.levels).mean())

@@ -1,10 +1,11 @@
 """The whole forecaster: raw context in, raw quantiles out, everything in one graph.
 
-scaling -> architecture -> monotone quantile head -> inverse scaling. Monotone by construction: the head gives the
-median and positive distances outwards (Gasthaus et al. 2019, "Probabilistic Forecasting with Spline Quantile
+scaling -> architecture -> monotone quantile head -> calibration -> inverse scaling. Monotone by construction: the head
+gives the median and positive distances outwards (Gasthaus et al. 2019, "Probabilistic Forecasting with Spline Quantile
 Function RNNs", section 3, for the idea of cumulated positive increments), so quantiles can't cross.
 
-Axes: B batch, L context, C channels, H horizon, Q levels, D features of the architecture.
+Axes: B batch, L context bins, S context steps, C channels, H horizon, Q levels, D features of the
+architecture, V values forecast per step.
 """
 
 from __future__ import annotations
@@ -17,14 +18,13 @@ from torch import nn
 from torch.nn import functional
 
 from training.errors import ConfigError, nearest
+from training.quantile_model import MIN_STEP, QuantileModel
 from training.registry import model_class, model_params
 from training.scaling import Scaling
 
-_MIN_STEP = 4e-6  # on the log scale: keeps quantiles ordered through float32 rounding, 0.0004 % of the value
 
-
-class Forecaster(nn.Module):
-    """(B, L, C) raw units -> (B, H, C, Q) raw units, non-negative, non-decreasing over Q."""
+class Forecaster(QuantileModel):
+    """One architecture between the shared scaling and the shared quantile head."""
 
     def __init__(
         self,
@@ -38,6 +38,8 @@ class Forecaster(nn.Module):
         log: bool = True,
         center: bool = True,
         calendar: tuple[str, ...] = (),
+        ratio: int = 1,
+        demand: bool = False,
     ) -> None:
         """Build a forecaster with random weights.
 
@@ -45,52 +47,37 @@ class Forecaster(nn.Module):
             model: registered name of the architecture.
             params: its hyper-parameters; missing ones take their defaults.
             channels: C.
-            context: L.
+            context: L, bins.
             horizon: H.
             levels: Q quantile levels, ascending, in (0, 1).
             log: see `Scaling`.
             center: see `Scaling`.
             calendar: see `Scaling`.
+            ratio: context bins in a forecast step.
+            demand: also forecast sums and peaks.
 
         Raises:
             ConfigError: an unknown architecture or hyper-parameter, or a value of the wrong type.
         """
-        super().__init__()
-        self.horizon, self.channels, self.levels = horizon, channels, levels
-        self.median = min(range(len(levels)), key=lambda q: abs(levels[q] - 0.5))
-        self.scaling = Scaling(channels, log=log, center=center, calendar=calendar)
+        super().__init__(channels=channels, horizon=horizon, levels=levels, demand=demand)
+        self.scaling = Scaling(channels, log=log, center=center, calendar=calendar, ratio=ratio)
+        steps = context // ratio
         self.network = build_network(
-            model, params, channels=self.scaling.features, context=context, horizon=horizon, values=channels
+            model, params, channels=self.scaling.features, context=steps, horizon=horizon, values=channels
         )
-        features = _probe(model, self.network, context=context, features=self.scaling.features)
-        self.head = nn.Linear(features.shape[1], horizon * channels * len(levels))
+        features = _probe(model, self.network, context=steps, features=self.scaling.features)
+        self.head = nn.Linear(features.shape[1], horizon * self.values * len(levels))
         self._start_at_a_normal_distribution()
 
-    @property
-    def takes_time(self) -> bool:
-        """Whether `forward` needs `time_s`."""
-        return bool(self.scaling.cycles_s)
-
-    def forward(self, context: torch.Tensor, time_s: torch.Tensor | None = None) -> torch.Tensor:
-        """Forecast in raw units.
-
-        Args:
-            context: (B, L, C) float32, raw units, oldest first.
-            time_s: (B,) float64, time of the last step; needed by models with a calendar.
-
-        Returns:
-            (B, H, C, Q) float32.
-        """
-        return self.scaling.from_scale(self.scaled_quantiles(context, time_s))
-
     def scaled_quantiles(self, context: torch.Tensor, time_s: torch.Tensor | None = None) -> torch.Tensor:
-        """Quantiles (B, H, C, Q) on the scale of `Scaling.to_scale`, where the loss is taken."""
+        """Quantiles (B, H, V, Q) on the working scale, where the loss is taken, before calibration."""
         x, level = self.scaling(context, time_s)
         out = self.head(_features(self.network(x)))
-        out = out.view(-1, self.horizon, self.channels, len(self.levels))
-        spread = self.scaling.spread[:, None]
+        out = out.view(-1, self.horizon, self.values, len(self.levels))
+        spread = self.spread[:, None]
+        level = level.repeat(1, 1, self.values // self.channels)
         median = level[..., None] + spread * out[..., self.median : self.median + 1]
-        away = spread * functional.softplus(out) + _MIN_STEP
+        away = spread * functional.softplus(out) + MIN_STEP
         above = median + away[..., self.median + 1 :].cumsum(3)
         below = median - away[..., : self.median].cumsum(3).flip(3)
         return torch.cat((below, median, above), dim=3)
@@ -101,7 +88,7 @@ class Forecaster(nn.Module):
         # Distances below the median are listed outwards, as `scaled_quantiles` cumulates them.
         below, above = scores[: self.median + 1].diff().flip(0), scores[self.median :].diff()
         bias = torch.cat((below.expm1().log(), torch.zeros(1), above.expm1().log()))
-        self.head.bias.copy_(bias.repeat(self.horizon * self.channels))
+        self.head.bias.copy_(bias.repeat(self.horizon * self.values))
         self.head.weight.mul_(0.1)
 
 

@@ -23,7 +23,7 @@ from training.errors import ConfigError, nearest
 
 ModelClass = TypeVar("ModelClass", bound=type)
 
-_BUILT_IN = ("lstm", "gru", "dlinear", "transformer")
+_BUILT_IN = ("lstm", "gru", "dlinear", "transformer", "multiscale")
 _SLOT = "custom"
 _NAME = re.compile(r"[A-Za-z0-9][A-Za-z0-9_.-]*")
 _models: dict[str, type] = {}

@@ -15,7 +15,7 @@ from typing import Any
 import numpy as np
 import torch
 
-from training.forecaster import Forecaster
+from training.quantile_model import QuantileModel
 from training.series import build_series
 from training.trace import Trace
 
@@ -43,7 +43,7 @@ class RequestForecast:
 
 
 def forecast_requests(
-    model: Forecaster, facts: Mapping[str, Any], trace: Trace, *, steps: int, device: torch.device
+    model: QuantileModel, facts: Mapping[str, Any], trace: Trace, *, steps: int, device: torch.device
 ) -> RequestForecast:
     """Forecast the requests after the last one of a trace.
 
@@ -104,7 +104,7 @@ def _last_steps(trace: Trace, *, context: int, gap_s: float) -> np.ndarray:
 
 
 @torch.inference_mode()
-def _roll_on(model: Forecaster, values: np.ndarray, *, steps: int, device: torch.device) -> np.ndarray:
+def _roll_on(model: QuantileModel, values: np.ndarray, *, steps: int, device: torch.device) -> np.ndarray:
     context = torch.from_numpy(values)[None].to(device)
     parts: list[torch.Tensor] = []
     while sum(map(len, parts)) < steps:

@@ -13,6 +13,7 @@ import numpy as np
 import torch
 
 from training.backtest import rolling_forecasts, thin
+from training.calibration import NONE, calibrate
 from training.checkpoint import (
     META,
     WEIGHTS,
@@ -20,6 +21,7 @@ from training.checkpoint import (
     load_checkpoint,
     load_weights,
     save_checkpoint,
+    save_weights,
 )
 from training.config import DataConfig, RunConfig
 from training.device import resolve_device
@@ -27,12 +29,13 @@ from training.errors import ConfigError
 from training.fit import OnBatch, OnEpoch, fit, stopped_early
 from training.forecaster import Forecaster
 from training.metrics import scores
+from training.quantile_model import QuantileModel
 from training.resume import check_same_run
 from training.scaling import CYCLES_S
-from training.series import UNITS, Series, build_series
+from training.series import UNITS, Series, build_series, widen
 from training.skill import measure_skill
 from training.trace import Trace
-from training.windows import Split, WindowSource, split_windows
+from training.windows import Split, WindowSource, split_windows, widen_split
 
 KEPT_WINDOWS = 512
 _LIBRARIES = ("fcast", "torch", "numpy", "lightning-fabric", "safetensors")
@@ -47,12 +50,21 @@ class Data:
         series: its series.
         split: origins of train, validation and test; the latter two thinned to at most 20,000 each.
         config: the settings that gave them.
+        wide: the series in forecast steps, as the baselines see it; `series` itself when a step is one bin.
+        wide_split: the same windows as origins of `wide`.
     """
 
     trace: Trace
     series: Series
     split: Split
     config: DataConfig
+    wide: Series
+    wide_split: Split
+
+    @property
+    def wide_context(self) -> int:
+        """The context in forecast steps."""
+        return self.config.context // self.config.ratio
 
 
 def prepare(trace: Trace, config: DataConfig) -> Data:
@@ -63,7 +75,12 @@ def prepare(trace: Trace, config: DataConfig) -> Data:
     """
     series = build_series(trace, kind=config.series, bin_s=config.bin_s, gap_s=config.gap_s)
     split = split_windows(
-        series, context=config.context, horizon=config.horizon, parts=config.split, stride=config.stride
+        series,
+        context=config.context,
+        horizon=config.horizon,
+        parts=config.split,
+        stride=config.stride,
+        ratio=config.ratio,
     )
     split = Split(
         train=split.train,
@@ -72,7 +89,15 @@ def prepare(trace: Trace, config: DataConfig) -> Data:
         train_end=split.train_end,
         validation_end=split.validation_end,
     )
-    return Data(trace=trace, series=series, split=split, config=config)
+    wide = widen(series, config.ratio)
+    wide_split = split if config.ratio == 1 else widen_split(split, fine=series, wide=wide)
+    return Data(trace=trace, series=series, split=split, config=config, wide=wide, wide_split=wide_split)
+
+
+def window_source(data: Data, device: torch.device) -> WindowSource:
+    """The windows of the data, on a device."""
+    config = data.config
+    return WindowSource(data.series, context=config.context, horizon=config.horizon, ratio=config.ratio, device=device)
 
 
 def scored_parts(data: Data) -> dict[str, np.ndarray]:
@@ -128,10 +153,12 @@ def train_model(
         log=config.model.log,
         center=config.model.center,
         calendar=calendar,
+        ratio=data.config.ratio,
+        demand=data.series.kind == "load",
     )
     model.scaling.fit(data.series, data.split, context=data.config.context)
     model.to(device)
-    source = WindowSource(data.series, context=data.config.context, horizon=data.config.horizon, device=device)
+    source = window_source(data, device)
     progress = fit(
         model,
         source,
@@ -144,33 +171,60 @@ def train_model(
         on_epoch=on_epoch,
     )
     load_weights(folder / WEIGHTS, model)
+    facts = {
+        "name": config.model.model,
+        "params": config.model.params,
+        "log": config.model.log,
+        "center": config.model.center,
+        "calendar": list(calendar),
+        "demand": model.forecasts_demand,
+    }
+    training = {
+        "device": str(device),
+        "seconds": round(time.perf_counter() - started, 3),
+        "epochs_trained": progress.epoch,
+        "best_epoch": progress.best_epoch,
+        "early_stopped": stopped_early(progress, patience=config.fit.patience),
+        "final_train_loss": progress.history[-1]["train_loss"],
+        "best_validation_wql": progress.best_wql,
+    }
+    return finish_run(data, config, folder, model, facts=facts, training=training)
+
+
+def finish_run(
+    data: Data,
+    config: RunConfig,
+    folder: Path,
+    model: QuantileModel,
+    *,
+    facts: dict[str, Any],
+    training: dict[str, Any],
+) -> Checkpoint:
+    """Calibrate a trained model, score it and save it.
+
+    Args:
+        data: what it was trained on.
+        config: its settings.
+        folder: run folder.
+        model: trained, on its device.
+        facts: what `training.checkpoint.build_forecaster` builds it from.
+        training: facts of its training.
+    """
+    source = window_source(data, model.offset.device)
+    kind = calibrate(model, source, data.split.validation) if config.model.calibrate else NONE
+    save_weights(folder / WEIGHTS, model)
     meta: dict[str, Any] = {
         **_facts(data),
-        "model": {
-            "name": config.model.model,
-            "params": config.model.params,
-            "log": config.model.log,
-            "center": config.model.center,
-            "calendar": list(calendar),
-        },
+        "model": facts,
         "config": config.to_dict(),
-        "training": {
-            "device": str(device),
-            "parameters": sum(p.numel() for p in model.parameters()),
-            "seconds": round(time.perf_counter() - started, 3),
-            "epochs_trained": progress.epoch,
-            "best_epoch": progress.best_epoch,
-            "early_stopped": stopped_early(progress, patience=config.fit.patience),
-            "final_train_loss": progress.history[-1]["train_loss"],
-            "best_validation_wql": progress.best_wql,
-        },
+        "training": training | {"parameters": sum(p.numel() for p in model.parameters()), "calibration": kind},
         "scores": {
             part: scores(*rolling_forecasts(model, source, origins), data.config.levels, data.series.channels)
             for part, origins in scored_parts(data).items()
         },
         "libraries": {"python": platform.python_version()} | {name: version(name) for name in _LIBRARIES},
     }
-    meta["skill"] = measure_skill(data.series, data.split, data.config, found=meta["scores"]["validation"])
+    meta["skill"] = measure_skill(data.wide, data.wide_split, data.config, found=meta["scores"]["validation"])
     save_checkpoint(folder, meta, _kept_windows(data, source))
     return load_checkpoint(folder)
 
@@ -200,7 +254,7 @@ def _facts(data: Data) -> dict[str, Any]:
         "units": [UNITS[name] for name in series.channels],
         "clock": series.clock,
         "bin_s": series.bin_s,
-        "step_s": series.bin_s,
+        "step_s": data.wide.bin_s,
         "gap_s": series.gap_s,
         "context": config.context,
         "horizon": config.horizon,

@@ -6,9 +6,12 @@ Raw values differ by orders of magnitude within a day and between services, so a
 - centred per window: minus the window's mean (after RevIN, Kim et al. 2022, and the mean scaling of DeepAR and
   Chronos), so that a level never seen in training looks like one that was;
 - divided by a global spread, the standard deviation of centred training values.
-The level itself follows as a further feature per channel, scaled globally, then the calendar, where the clock is known.
+The level itself follows as a further feature per channel, scaled globally; then the calendar, where the clock is
+known: the first harmonics of the day and the week (Fourier terms, Harvey and Shephard 1993). Where the context is finer
+than the forecast steps, R bins are one step: the network sees their sum and, as further features, each of them on the
+step's scale.
 
-Axes: B batch, L context, C channels, F features = 2 C + 2 per calendar cycle.
+Axes: B batch, L context bins, S = L / R steps, C channels, F features.
 """
 
 from __future__ import annotations
@@ -20,6 +23,7 @@ from torch import nn
 from training.series import Series
 from training.windows import Split
 
+HARMONICS = 4
 CYCLES_S = {"day": 86400.0, "week": 604800.0}
 _MAX_LOG = 30.0  # exp(30) units is 1e13: beyond any load, within float32
 _MIN_SPREAD = 1e-2
@@ -32,8 +36,11 @@ class Scaling(nn.Module):
     spread: torch.Tensor
     level_mean: torch.Tensor
     level_spread: torch.Tensor
+    harmonics: torch.Tensor
 
-    def __init__(self, channels: int, *, log: bool, center: bool, calendar: tuple[str, ...]) -> None:
+    def __init__(
+        self, channels: int, *, log: bool, center: bool, calendar: tuple[str, ...] = (), ratio: int = 1
+    ) -> None:
         """Create with neutral statistics; `fit` or a checkpoint sets them.
 
         Args:
@@ -41,18 +48,22 @@ class Scaling(nn.Module):
             log: work on the log scale.
             center: subtract each window's own mean; otherwise the global mean of the training part.
             calendar: cycles to add as features, of "day" and "week".
+            ratio: R, context bins in a forecast step.
         """
         super().__init__()
         self.log = log
         self.center = center
+        self.ratio = ratio
         self.cycles_s = [CYCLES_S[cycle] for cycle in calendar]
         for name, start in (("unit", 1.0), ("spread", 1.0), ("level_mean", 0.0), ("level_spread", 1.0)):
             self.register_buffer(name, torch.full((channels,), start))
+        self.register_buffer("harmonics", torch.arange(1.0, HARMONICS + 1), persistent=False)
 
     @property
     def features(self) -> int:
         """F, width of the network's input."""
-        return 2 * len(self.unit) + 2 * len(self.cycles_s)
+        channels = len(self.unit)
+        return 2 * channels + 2 * HARMONICS * len(self.cycles_s) + (self.ratio * channels if self.ratio > 1 else 0)
 
     @torch.no_grad()
     def fit(self, series: Series, split: Split, *, context: int, sample: int = 4096) -> None:
@@ -61,7 +72,7 @@ class Scaling(nn.Module):
         Args:
             series: the series.
             split: its split; only steps before `split.train_end` are read.
-            context: L.
+            context: L, bins.
             sample: number of evenly spaced training windows for the spreads.
         """
         train = torch.from_numpy(series.values[: split.train_end])
@@ -69,23 +80,30 @@ class Scaling(nn.Module):
             positive = train[:, 0][train[:, 0] > 0].numpy()
             self.unit[0] = float(np.quantile(positive, 0.1)) if len(positive) else 1.0
         picks = split.train[np.linspace(0, len(split.train) - 1, min(sample, len(split.train))).astype(np.int64)]
-        windows = self.to_scale(train[torch.from_numpy(picks)[:, None] + torch.arange(-context, 0)])
+        windows = self.to_scale(self._steps(train[torch.from_numpy(picks)[:, None] + torch.arange(-context, 0)]).sum(2))
         level = windows.mean(1)
         centred = windows - (level[:, None] if self.center else level.mean(0))
         self.spread.copy_(centred.std((0, 1), correction=0).clamp_min(_MIN_SPREAD))
         self.level_mean.copy_(level.mean(0))
         self.level_spread.copy_(level.std(0, correction=0).clamp_min(_MIN_SPREAD))
 
+    def _steps(self, context: torch.Tensor) -> torch.Tensor:
+        """Bins (B, L, C) grouped into steps (B, S, R, C)."""
+        return context.unflatten(1, (context.shape[1] // self.ratio, self.ratio))
+
     def to_scale(self, raw: torch.Tensor) -> torch.Tensor:
-        """Raw units (..., C) to the working scale, logarithmic unless `log` is off."""
-        scaled = raw / self.unit
+        """Raw units (..., n * C) to the working scale, logarithmic unless `log` is off."""
+        scaled = raw / self._unit(raw.shape[-1])
         return torch.log(scaled + 1) if self.log else scaled
 
     def from_scale(self, scaled: torch.Tensor) -> torch.Tensor:
-        """The inverse of `to_scale`, (B, H, C, Q), clamped to be finite and not negative."""
+        """The inverse of `to_scale`, (B, H, n * C, Q), clamped to be finite and not negative."""
         if self.log:  # no expm1: the legacy ONNX exporter lacks it
             scaled = torch.exp(scaled.clamp(0.0, _MAX_LOG)) - 1
-        return (scaled * self.unit[:, None]).clamp_min(0.0)
+        return (scaled * self._unit(scaled.shape[2])[:, None]).clamp_min(0.0)
+
+    def _unit(self, values: int) -> torch.Tensor:
+        return self.unit.repeat(values // len(self.unit))
 
     def forward(self, context: torch.Tensor, time_s: torch.Tensor | None = None) -> tuple[torch.Tensor, torch.Tensor]:
         """Features of a window and its level.
@@ -95,16 +113,20 @@ class Scaling(nn.Module):
             time_s: (B,) float64, time of the last step; needed with a calendar.
 
         Returns:
-            features (B, L, F) and the level (B, 1, C) on the working scale.
+            features (B, S, F), the scaled steps first, and the level (B, 1, C) on the working scale.
         """
-        scaled = self.to_scale(context)
+        bins = self._steps(context)
+        scaled = self.to_scale(bins.sum(2) if self.ratio > 1 else context)
         mean = scaled.mean(1, keepdim=True)
         level = mean if self.center else self.level_mean.expand_as(mean)
         constants = [(mean - self.level_mean) / self.level_spread]
         for cycle_s in self.cycles_s:
             assert time_s is not None
             turns = time_s / cycle_s
-            phase = ((turns - torch.floor(turns)) * (2 * torch.pi)).to(context.dtype)
-            constants.append(torch.stack((torch.sin(phase), torch.cos(phase)), dim=1)[:, None])
-        constant = torch.cat(constants, dim=2).expand(-1, context.shape[1], -1)
-        return torch.cat(((scaled - level) / self.spread, constant), dim=2), level
+            phase = ((turns - torch.floor(turns)) * (2 * torch.pi)).to(context.dtype)[:, None] * self.harmonics
+            constants.append(torch.cat((torch.sin(phase), torch.cos(phase)), dim=1)[:, None])
+        features = [(scaled - level) / self.spread, torch.cat(constants, dim=2).expand(-1, scaled.shape[1], -1)]
+        if self.ratio > 1:
+            fine = self.to_scale(bins * self.ratio)
+            features.append(((fine - level[:, :, None]) / self.spread).flatten(2))
+        return torch.cat(features, dim=2), level

@@ -12,7 +12,7 @@ Rules, the same ones that the runtime's streams follow:
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from itertools import pairwise
 
 import numpy as np
@@ -51,6 +51,33 @@ class Series:
 
     def __len__(self) -> int:
         return len(self.time_s)
+
+
+def widen(series: Series, ratio: int) -> Series:
+    """The same load series in bins `ratio` times as wide, aligned to the clock; one cut by an edge is left out.
+
+    Raises:
+        TraceError: no segment holds a whole wide bin.
+    """
+    if ratio == 1:
+        return series
+    assert series.bin_s is not None
+    index = np.rint(series.time_s / series.bin_s).astype(np.int64)
+    starts = np.flatnonzero(index % ratio == 0)
+    starts = starts[starts + ratio <= len(series)]
+    starts = starts[series.segment[starts] == series.segment[starts + ratio - 1]]
+    if not len(starts):
+        raise TraceError(
+            f"trace: expected at least one whole step of {series.bin_s * ratio:g} s, got {len(series)} bins of "
+            f"{series.bin_s:g} s; use a longer trace"
+        )
+    return replace(
+        series,
+        values=series.values[starts[:, None] + np.arange(ratio)].sum(axis=1, dtype=np.float64).astype(np.float32),
+        time_s=series.time_s[starts],
+        segment=series.segment[starts],
+        bin_s=series.bin_s * ratio,
+    )
 
 
 def build_series(trace: Trace, *, kind: str, bin_s: float = 60.0, gap_s: float = GAP_S) -> Series:

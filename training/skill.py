@@ -33,7 +33,7 @@ def measure_skill(series: Series, split: Split, config: DataConfig, *, found: di
     target = series.values[split.validation[:, None] + np.arange(config.horizon)]
     (repeated,) = run_baselines(
         series,
-        context=config.context,
+        context=config.context // config.ratio,
         horizon=config.horizon,
         levels=config.levels,
         validation=split.validation,

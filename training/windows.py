@@ -1,8 +1,10 @@
 """Windows over a series: origins split by time, gathered by index from one resident tensor.
 
-An origin i has the context steps i-L .. i-1 and the target steps i .. i+H-1, all in one segment of the series. A
-window belongs to the part (train, validation, test) that holds its whole target; windows whose target straddles a
-boundary belong to none. A context may reach back over a boundary: the past is known when a forecast is made.
+An origin i has the context steps i-L .. i-1 and the target steps i .. i+H-1, all in one segment of the series. Where
+forecast steps are R bins wide, a target step is the sum of R bins, and the origins of validation and test lie on the
+edges of such steps, as they do in the wide series that the baselines see; training takes every bin. A window belongs to
+the part (train, validation, test) that holds its whole target; one whose target straddles a boundary belongs to none. A
+context may reach back over a boundary: the past is known when a forecast is made.
 """
 
 from __future__ import annotations
@@ -33,7 +35,13 @@ class Split:
 
 
 def split_windows(
-    series: Series, *, context: int, horizon: int, parts: tuple[float, float, float], stride: int = 1
+    series: Series,
+    *,
+    context: int,
+    horizon: int,
+    parts: tuple[float, float, float],
+    stride: int = 1,
+    ratio: int = 1,
 ) -> Split:
     """Split the windows of a series by time.
 
@@ -41,6 +49,7 @@ def split_windows(
         series: the series.
         context: L, steps seen.
         horizon: H, steps forecast.
+        ratio: R, bins of the series in a forecast step.
         parts: proportions of train, validation and test steps; any positive scale, (4, 1, 2) or (0.6, 0.2, 0.2). A
             test proportion of 0 leaves the test part out.
         stride: train on every stride-th window; validation and test always use every one.
@@ -54,10 +63,13 @@ def split_windows(
     steps = len(series)
     train_end = round(steps * parts[0] / sum(parts))
     validation_end = round(steps * (parts[0] + parts[1]) / sum(parts))
+    horizon *= ratio
     origins = _origins(series, context=context, horizon=horizon)
     train = origins[origins + horizon <= train_end][::stride]
     validation = origins[(origins >= train_end) & (origins + horizon <= validation_end)]
     test = origins[origins >= validation_end]
+    if ratio > 1:
+        validation, test = (part[_bins(series)[part] % ratio == 0] for part in (validation, test))
     for part, found in (("train", train), ("validation", validation), ("test", test)):
         if not len(found) and (part != "test" or parts[2]):
             raise TraceError(
@@ -66,6 +78,37 @@ def split_windows(
                 "use a longer trace, a smaller --context or --horizon, or another --split"
             )
     return Split(train=train, validation=validation, test=test, train_end=train_end, validation_end=validation_end)
+
+
+def widen_split(split: Split, *, fine: Series, wide: Series) -> Split:
+    """The same validation and test windows as origins of the wide series; training windows on its steps.
+
+    Args:
+        split: of the fine series.
+        fine: the series in bins.
+        wide: the same in forecast steps, from `training.series.widen`.
+    """
+    assert fine.bin_s is not None
+    assert wide.bin_s is not None
+    ratio = round(wide.bin_s / fine.bin_s)
+    of_fine, of_wide = _bins(fine), _bins(wide) * ratio
+
+    def place(origins: np.ndarray) -> np.ndarray:
+        return np.searchsorted(of_wide, of_fine[origins])
+
+    return Split(
+        train=place(split.train[of_fine[split.train] % ratio == 0]),
+        validation=place(split.validation),
+        test=place(split.test),
+        train_end=int(np.searchsorted(of_wide, of_fine[split.train_end])),
+        validation_end=int(np.searchsorted(of_wide, of_fine[min(split.validation_end, len(fine) - 1)])),
+    )
+
+
+def _bins(series: Series) -> np.ndarray:
+    """Number of each bin on the clock, (T,) int64."""
+    assert series.bin_s is not None
+    return np.rint(series.time_s / series.bin_s).astype(np.int64)
 
 
 def _origins(series: Series, *, context: int, horizon: int) -> np.ndarray:
@@ -78,7 +121,7 @@ def _origins(series: Series, *, context: int, horizon: int) -> np.ndarray:
 class WindowSource:
     """Gathers windows by index from a series that lives on the device; nothing is copied beforehand."""
 
-    def __init__(self, series: Series, *, context: int, horizon: int, device: torch.device) -> None:
+    def __init__(self, series: Series, *, context: int, horizon: int, device: torch.device, ratio: int = 1) -> None:
         """Move the series to the device.
 
         Args:
@@ -86,13 +129,15 @@ class WindowSource:
             context: L, steps seen.
             horizon: H, steps forecast.
             device: where the windows are needed.
+            ratio: R, bins of the series in a forecast step.
         """
         self.device = device
         self._values = torch.from_numpy(series.values).to(device)
         # Apple's GPUs have no float64; only a calendar, which does not run there, reads the time.
         self._time_s = torch.from_numpy(series.time_s).to("cpu" if device.type == "mps" else device)
         self._context = torch.arange(-context, 0, device=device)
-        self._target = torch.arange(horizon, device=device)
+        self._target = torch.arange(horizon * ratio, device=device)
+        self._ratio = ratio
 
     def gather(self, origins: torch.Tensor) -> tuple[torch.Tensor, torch.Tensor, torch.Tensor]:
         """Gather the windows of some origins.
@@ -105,4 +150,7 @@ class WindowSource:
         """
         at = origins[:, None]
         last = (origins - 1).to(self._time_s.device)
-        return self._values[at + self._context], self._time_s[last], self._values[at + self._target]
+        target = self._values[at + self._target]
+        if self._ratio > 1:
+            target = target.unflatten(1, (-1, self._ratio)).sum(2)
+        return self._values[at + self._context], self._time_s[last], target

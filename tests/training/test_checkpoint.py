@@ -59,7 +59,7 @@ def test_a_changed_number_is_refused(copy, name):
 
 def test_a_checkpoint_of_another_version_is_refused(copy):
     edit(copy, lambda meta: meta.update(schema=99))
-    with pytest.raises(CheckpointError, match="expected checkpoint schema 1, got 99"):
+    with pytest.raises(CheckpointError, match="expected checkpoint schema 2, got 99"):
         load_checkpoint(copy)
 
 
@@ -76,7 +76,7 @@ def test_missing_facts_are_named(copy):
 
 
 def test_facts_that_are_not_json_are_refused(copy):
-    (copy / "checkpoint.json").write_text('{"schema": 1,')
+    (copy / "checkpoint.json").write_text('{"schema": 2,')
     with pytest.raises(CheckpointError, match="expected a checkpoint's JSON, got a damaged file"):
         load_checkpoint(copy)
 

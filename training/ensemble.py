@@ -1,0 +1,42 @@
+"""Several trained models of one command as one: the mean of their quantiles, in one graph."""
+
+from __future__ import annotations
+
+from dataclasses import replace
+from pathlib import Path
+
+from training.checkpoint import Checkpoint
+from training.config import RunConfig
+from training.device import resolve_device
+from training.quantile_model import Ensemble
+from training.run import Data, finish_run
+
+NAME = "ensemble"
+
+
+def build_ensemble(data: Data, members: list[Checkpoint], folder: Path) -> Checkpoint:
+    """Combine runs into a run folder of its own, calibrated and scored like any; nothing is trained.
+
+    Args:
+        data: what the members were trained on.
+        members: two or more.
+        folder: run folder, made if missing.
+    """
+    first = RunConfig.from_dict(members[0].meta["config"])
+    model = Ensemble([member.model for member in members]).to(resolve_device(first.fit.device))
+    facts = {
+        "name": NAME,
+        "params": {},
+        **{key: members[0].meta["model"][key] for key in ("log", "center", "calendar", "demand")},
+        "members": [member.meta["model"] for member in members],
+    }
+    training = {
+        key: max(member.meta["training"][key] for member in members)
+        for key in ("epochs_trained", "best_epoch", "early_stopped", "final_train_loss", "best_validation_wql")
+    } | {
+        "device": members[0].meta["training"]["device"],
+        "seconds": round(sum(member.meta["training"]["seconds"] for member in members), 3),
+    }
+    folder.mkdir(parents=True, exist_ok=True)
+    config = replace(first, model=replace(first.model, params={}))
+    return finish_run(data, config, folder, model, facts=facts, training=training)
