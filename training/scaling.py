@@ -51,6 +51,7 @@ class Scaling(nn.Module):
             ratio: R, context bins in a forecast step.
         """
         super().__init__()
+        self.channels = channels
         self.log = log
         self.center = center
         self.ratio = ratio
@@ -103,7 +104,7 @@ class Scaling(nn.Module):
         return (scaled * self._unit(scaled.shape[2])[:, None]).clamp_min(0.0)
 
     def _unit(self, values: int) -> torch.Tensor:
-        return self.unit.repeat(values // len(self.unit))
+        return self.unit.repeat(values // self.channels)
 
     def forward(self, context: torch.Tensor, time_s: torch.Tensor | None = None) -> tuple[torch.Tensor, torch.Tensor]:
         """Features of a window and its level.
