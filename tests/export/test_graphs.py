@@ -22,7 +22,7 @@ CONTEXT, HORIZON, LEVELS = 12, 4, (0.1, 0.5, 0.9)
 BATCHES = (1, 2, 3, 17, 256)
 
 
-def forecaster(model: str, *, clock: bool) -> Forecaster:
+def forecaster(model: str, *, clock: bool, demand: bool = False, ratio: int = 1) -> Forecaster:
     torch.manual_seed(0)
     return Forecaster(
         model=model,
@@ -32,20 +32,9 @@ def forecaster(model: str, *, clock: bool) -> Forecaster:
         horizon=HORIZON,
         levels=LEVELS,
         calendar=("day", "week") if clock else (),
+        demand=demand,
+        ratio=ratio,
     ).eval()
-
-
-class WithDemand(nn.Module):
-    """A forecaster that gives aggregates too."""
-
-    def __init__(self, forecaster: nn.Module, share: float = 0.9) -> None:
-        super().__init__()
-        self.forecaster, self.share, self.forecasts_demand = forecaster, share, True
-        self.takes_time, self.head = forecaster.takes_time, forecaster.head
-
-    def forward(self, context: torch.Tensor, *time_s: torch.Tensor) -> tuple[torch.Tensor, torch.Tensor]:
-        forecast = self.forecaster(context, *time_s)
-        return forecast, torch.cat((self.share * forecast.cumsum(1), 1.5 * forecast), dim=2)
 
 
 def windows(batch: int, *, clock: bool, seed: int = 0) -> dict[str, torch.Tensor]:
@@ -80,9 +69,10 @@ def test_onnx_matches_torch_for_every_batch_size(model: str, clock: bool) -> Non
         assert_same(got, module, inputs)
 
 
+@pytest.mark.parametrize("ratio", [1, 3], ids=["bins", "coarse"])
 @pytest.mark.parametrize("clock", [False, True], ids=["plain", "time_s"])
-def test_a_model_with_aggregates_gives_both_outputs_in_both_forms(clock: bool, tmp_path: Path) -> None:
-    module = WithDemand(forecaster("gru", clock=clock)).eval()
+def test_a_model_with_aggregates_gives_both_outputs_in_both_forms(clock: bool, ratio: int, tmp_path: Path) -> None:
+    module = forecaster("gru", clock=clock, demand=True, ratio=ratio)
     runner = session(to_onnx(module, windows(2, clock=clock)))
     assert [output.name for output in runner.get_outputs()] == ["forecast", "demand"]
     assert runner.get_outputs()[1].shape == ["batch", HORIZON, 6, len(LEVELS)]
