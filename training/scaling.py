@@ -90,7 +90,8 @@ class Scaling(nn.Module):
 
     def _steps(self, context: torch.Tensor) -> torch.Tensor:
         """Bins (B, L, C) grouped into steps (B, S, R, C)."""
-        return context.unflatten(1, (context.shape[1] // self.ratio, self.ratio))
+        # -1: with `unflatten` the ONNX exporter takes the example's batch for a constant in recurrent models.
+        return context.reshape(-1, context.shape[1] // self.ratio, self.ratio, self.channels)
 
     def to_scale(self, raw: torch.Tensor) -> torch.Tensor:
         """Raw units (..., n * C) to the working scale, logarithmic unless `log` is off."""
