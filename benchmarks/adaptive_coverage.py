@@ -150,9 +150,8 @@ def main(traces: tuple[str, ...], folder: Path, part: str, as_json: bool) -> Non
 def _table(result: dict[str, Any], levels: tuple[float, ...]) -> list[str]:
     sources = ("model", "model+adaptive")
     a, b = (result[source] for source in sources)
-    lines = [
-        f"{result['run']}: {result['origins']} origins of the {result['part']} part, {a['windows']} windows of six hours"
-    ]
+    what = f"{result['origins']} origins of the {result['part']} part, {a['windows']} windows of six hours"
+    lines = [f"{result['run']}: {what}"]
     lines.append(f"{'':<34}" + "".join(f"{source:>16}" for source in sources))
     for level in map(str, levels):
         lines.append(f"{'coverage of ' + level:<34}{a['coverage'][level]:>16.3f}{b['coverage'][level]:>16.3f}")
