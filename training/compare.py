@@ -122,7 +122,6 @@ def train_models(
                 "choose another --out, or --overwrite to leave it out of the report"
             )
     baselines = score_baselines(data)
-    members = []
     for run in runs:
         folder = out / run.model.model
         folder.mkdir(parents=True, exist_ok=True)
@@ -130,11 +129,12 @@ def train_models(
             for path in _earlier(folder):
                 path.unlink()
         on_batch, on_epoch = on_model(run.model.model)
-        members.append(train_model(data, run, folder, resume=resume, on_batch=on_batch, on_epoch=on_epoch))
-        meta = members[-1].meta
+        meta = train_model(data, run, folder, resume=resume, on_batch=on_batch, on_epoch=on_epoch).meta
         rows[folder.name] = _row(folder, meta)
     if ensemble:
-        rows[ENSEMBLE] = _row(out / ENSEMBLE, build_ensemble(data, members, out / ENSEMBLE).meta)
+        rows[ENSEMBLE] = _row(
+            out / ENSEMBLE, build_ensemble(data, [out / run.model.model for run in runs], out / ENSEMBLE).meta
+        )
     models = [rows[name] for name in sorted(rows)]
     return {
         "trace": meta["trace"],
