@@ -11,6 +11,7 @@ A window of six hours holds what was forecast, for whatever step ahead, of the b
 from __future__ import annotations
 
 import json
+import time
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -135,11 +136,14 @@ def main(traces: tuple[str, ...], folder: Path, part: str, as_json: bool) -> Non
     )
     origins = getattr(data.split, part)
     plain, target = rolling_forecasts(checkpoint.model, source, origins)
+    begun = time.perf_counter()
     other = adapted(plain, origins, data.series, levels=levels, ratio=ratio)
+    layer_us = 1e6 * (time.perf_counter() - begun) / len(origins)
     result = {
         "run": folder.name,
         "part": part,
         "origins": len(plain),
+        "layer_us": layer_us,
         "model": score(plain, target, levels, step_s=step_s),
         "model+adaptive": score(other, target, levels, step_s=step_s),
         "machine": describe_machine(),
@@ -159,6 +163,7 @@ def _table(result: dict[str, Any], levels: tuple[float, ...]) -> list[str]:
     lines.append(f"{'  windows beyond 0.02':<34}{a['beyond_0.02']:>16.1%}{b['beyond_0.02']:>16.1%}")
     for h, (x, y) in enumerate(zip(a["worst_steps"], b["worst_steps"], strict=True), start=1):
         lines.append(f"{f'  worst, step {h} alone':<34}{x:>16.3f}{y:>16.3f}")
+    lines.append(f"{'us per forecast and step':<34}{'':>16}{result['layer_us']:>16.0f}")
     lines.append(f"{'wQL':<34}{a['wql']:>16.4f}{b['wql']:>16.4f}   {b['wql'] / a['wql'] - 1:+.1%}")
     return lines
 

@@ -33,6 +33,11 @@ def rolled(adaptive: AdaptiveQuantiles, forecasts: list[np.ndarray], rows: np.nd
     return np.stack(out)
 
 
+def pinball(quantiles: np.ndarray, rows: np.ndarray) -> float:
+    short = rows[:, None] - quantiles
+    return float(np.maximum(short * LEVELS, short * (np.array(LEVELS) - 1)).mean())
+
+
 def test_nothing_learnt_changes_nothing() -> None:
     adaptive = layer()
     for _ in range(3):
@@ -58,18 +63,14 @@ def test_coverage_is_kept_when_traffic_drifts_from_what_the_model_says(change: s
     assert np.abs(windows[1]).max() < 0.03
     coverage = (rows[:, None] <= found).mean(axis=0)
     np.testing.assert_allclose(coverage, LEVELS, atol=0.012)
+    assert pinball(found, rows) < 0.99 * pinball(normal()[0], rows)
 
 
 def test_a_right_forecast_stays_nearly_as_good() -> None:
     rng = np.random.default_rng(1)
     rows = 100 + 10 * rng.normal(size=4000)
     found = rolled(layer(), [normal()] * 4000, rows[:, None])[:, 0, 0]
-
-    def loss(quantiles: np.ndarray) -> float:
-        short = rows[:, None] - quantiles
-        return float(np.maximum(short * LEVELS, short * (np.array(LEVELS) - 1)).mean())
-
-    assert loss(found) < 1.05 * loss(np.broadcast_to(normal()[0, 0], found.shape))
+    assert pinball(found, rows) < 1.05 * pinball(normal()[0], rows)
 
 
 def test_a_step_is_judged_when_it_is_over_and_not_before() -> None:
