@@ -54,6 +54,7 @@ class Scaling(nn.Module):
             ratio: R, context bins in a forecast step.
         """
         super().__init__()
+        self.channels = channels
         self.log = log
         self.center = center
         self.ratio = ratio
@@ -106,7 +107,8 @@ class Scaling(nn.Module):
 
     def _steps(self, context: torch.Tensor) -> torch.Tensor:
         """Bins (B, L, C) grouped into steps (B, S, R, C)."""
-        return context.unflatten(1, (context.shape[1] // self.ratio, self.ratio))
+        # -1: with `unflatten` the ONNX exporter takes the example's batch for a constant in recurrent models.
+        return context.reshape(-1, context.shape[1] // self.ratio, self.ratio, self.channels)
 
     def to_scale(self, raw: torch.Tensor) -> torch.Tensor:
         """Raw units (..., n * C) to the working scale, logarithmic unless `log` is off."""
@@ -120,7 +122,7 @@ class Scaling(nn.Module):
         return (scaled * self._unit(scaled.shape[2])[:, None]).clamp_min(0.0)
 
     def _unit(self, values: int) -> torch.Tensor:
-        return self.unit.repeat(values // len(self.unit))
+        return self.unit.repeat(values // self.channels)
 
     def forward(self, context: torch.Tensor, time_s: torch.Tensor | None = None) -> tuple[torch.Tensor, torch.Tensor]:
         """Features of a window and its level.

@@ -45,14 +45,16 @@ def command(script: str) -> click.Command:
 @pytest.mark.parametrize(
     ("method", "expected"),
     [
-        (Predictor.__init__, "path, *, version=None, device='auto', threads=1"),
+        (Predictor.__init__, "path, *, version=None, device='auto', threads=1, adapt=False"),
         (Predictor.observe, "timestamp_s, request_tokens=None, response_tokens=None"),
         (Predictor.observe_bin, "start_s, requests, request_tokens=None, response_tokens=None"),
         (Predictor.forecast, "now_s=None"),
         (Predictor.predict, "context, time_s=None"),
+        (Predictor.predict_outputs, "context, time_s=None"),
         (Forecast.at, "level"),
         (Forecast.next_request, "level=0.5"),
         (Forecast.demand, "lead_time_s, *, level=0.9"),
+        (Forecast.peak, "lead_time_s, *, level=0.9"),
         (Forecast.to_dict, ""),
     ],
     ids=lambda value: getattr(value, "__qualname__", None),
@@ -73,7 +75,7 @@ def test_forecast_has_what_a_scheduler_reads() -> None:
     assert (len(forecast.channels), len(forecast.levels)) == shape[1:]
     assert forecast.step_s is None
     assert forecast.at(0.9).shape == shape[:2]
-    assert re.fullmatch(r"model|fallback:\w+", forecast.source)
+    assert re.fullmatch(r"model(\+adaptive)?|fallback:\w+", forecast.source)
     following = forecast.next_request()
     assert {"timestamp_s", "request_tokens", "response_tokens"} <= set(dir(following))
 
