@@ -2,6 +2,7 @@
 
 A run folder holds
 - `model.safetensors`, the best weights, and `checkpoint.json`, everything needed to use them, once training ended;
+- `judged.safetensors`, the weights that validation judged, before the last training on train and validation together;
 - `windows.safetensors`, real windows for the parity proof;
 - `last.safetensors`, from which training resumes; see training/resume.py.
 """
@@ -30,6 +31,7 @@ from training.quantile_model import Ensemble, QuantileModel
 
 SCHEMA = 2
 WEIGHTS, META, WINDOWS, LAST = "model.safetensors", "checkpoint.json", "windows.safetensors", "last.safetensors"
+JUDGED = "judged.safetensors"
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -81,6 +83,8 @@ def build_forecaster(meta: dict[str, Any]) -> QuantileModel:
         calendar=tuple(model["calendar"]),
         ratio=1 if meta["bin_s"] is None else round(meta["step_s"] / meta["bin_s"]),
         demand=model["demand"],
+        anchored=model["anchored"],
+        recent=model["recent"],
     )
 
 

@@ -74,17 +74,20 @@ def tune_baselines(data: Data) -> list[BaselineForecast]:
 
 def score_baselines(data: Data, found: Sequence[BaselineForecast]) -> list[dict[str, Any]]:
     """Score simple baselines: one row of the report each, with its tuned settings."""
-
-    def scored(forecast: np.ndarray, origins: np.ndarray) -> dict[str, Any]:
-        target = data.wide.values[origins[:, None] + np.arange(data.config.horizon)]
-        return scores(forecast, target, data.config.levels, data.series.channels)
-
+    split = data.wide_split
+    targets = {
+        part: data.wide.values[origins[:, None] + np.arange(data.config.horizon)]
+        for part, origins in (("validation", split.validation), ("test", split.test))
+        if len(origins)
+    }
     return [
         {
             "name": baseline.name,
             "settings": baseline.settings,
-            "validation": scored(baseline.validation, baseline.validation_origins),
-            **({"test": scored(baseline.test, baseline.test_origins)} if len(baseline.test_origins) else {}),
+            **{
+                part: scores(getattr(baseline, part), target, data.config.levels, data.series.channels)
+                for part, target in targets.items()
+            },
         }
         for baseline in found
     ]
@@ -136,7 +139,6 @@ def train_models(
                 f"{out}: expected runs on this trace with these data settings, got {folder.name} on other ones; "
                 "choose another --out, or --overwrite to leave it out of the report"
             )
-    members = []
     for run in runs:
         folder = out / run.model.model
         folder.mkdir(parents=True, exist_ok=True)
@@ -150,11 +152,11 @@ def train_models(
             row["folder"] = os.fspath(folder)
             continue
         on_batch, on_epoch = on_model(run.model.model)
-        members.append(train_model(data, run, folder, resume=resume, on_batch=on_batch, on_epoch=on_epoch))
-        meta = members[-1].meta
+        meta = train_model(data, run, folder, resume=resume, on_batch=on_batch, on_epoch=on_epoch).meta
         rows[folder.name] = _row(folder, meta)
     if ensemble:
-        rows[ENSEMBLE] = _row(out / ENSEMBLE, build_ensemble(data, members, out / ENSEMBLE).meta)
+        trained = [out / run.model.model for run in runs if not run.model.is_baseline]
+        rows[ENSEMBLE] = _row(out / ENSEMBLE, build_ensemble(data, trained, out / ENSEMBLE).meta)
     models = [rows[name] for name in sorted(rows)]
     best = min(models, key=lambda row: float(row["validation"]["wql"]["mean"]), default=None)
     return {

@@ -94,6 +94,10 @@ class ForecasterConfig:
     calendar: str = "auto"
     """Cycles given as features: auto (day and week, each when the clock is known and the training part of a load
     series spans it twice), none, day, week or day+week."""
+    anchor: bool = True
+    """A model of single requests starts from the empirical quantiles of its context."""
+    recent: int = 0
+    """The architecture sees this many of the last steps; scaling and anchor see all. 0 for all."""
     calibrate: bool = True
     """Correct the quantiles by their errors on validation."""
 
@@ -101,6 +105,7 @@ class ForecasterConfig:
         """Check every field; parameters are checked when the network is built."""
         if not self.is_baseline:
             model_class(self.model)
+        _check("recent", self.recent == 0 or 2 <= self.recent <= 10_000, "0 for all, or 2 to 10000 steps", self.recent)
         _check("calendar", self.calendar in _CALENDARS, f"one of {', '.join(_CALENDARS)}", self.calendar)
 
     @property
@@ -131,6 +136,8 @@ class FitConfig:
     """auto, cpu, cuda, cuda:N or mps."""
     precision: str = "fp32"
     """fp32, or amp: the architecture's matrix products in 16 bits where the device has them."""
+    refit: bool = False
+    """At the end, train again on train and validation together, for as many epochs as validation found best."""
     gradient_checkpointing: bool = False
     """Compute activations again in the backward pass instead of keeping them: less memory, the same weights, slower."""
 

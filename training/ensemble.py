@@ -2,10 +2,11 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from dataclasses import replace
 from pathlib import Path
 
-from training.checkpoint import Checkpoint
+from training.checkpoint import JUDGED, Checkpoint, build_forecaster, load_checkpoint, load_weights
 from training.config import RunConfig
 from training.device import resolve_device
 from training.quantile_model import Ensemble, QuantileModel
@@ -14,17 +15,19 @@ from training.run import Data, finish_run
 NAME = "ensemble"
 
 
-def build_ensemble(data: Data, members: list[Checkpoint], folder: Path) -> Checkpoint:
+def build_ensemble(data: Data, folders: Sequence[Path], folder: Path) -> Checkpoint:
     """Combine runs into a run folder of its own, calibrated and scored like any; nothing is trained.
 
     Args:
         data: what the members were trained on.
-        members: two or more trained models; a simple baseline is none.
+        folders: finished runs of the members, two or more; a simple baseline is none.
         folder: run folder, made if missing.
     """
+    members = [load_checkpoint(path) for path in folders]
     first = RunConfig.from_dict(members[0].meta["config"])
-    models = [member.model for member in members if isinstance(member.model, QuantileModel)]
-    model = Ensemble(models).to(resolve_device(first.fit.device))
+    device = resolve_device(first.fit.device)
+    final = Ensemble([_forecaster(member) for member in members]).to(device)
+    judged = Ensemble([_judged(path, member) for path, member in zip(folders, members, strict=True)]).to(device)
     facts = {
         "name": NAME,
         "params": {},
@@ -40,4 +43,17 @@ def build_ensemble(data: Data, members: list[Checkpoint], folder: Path) -> Check
     }
     folder.mkdir(parents=True, exist_ok=True)
     config = replace(first, model=replace(first.model, params={}))
-    return finish_run(data, config, folder, model, facts=facts, training=training)
+    return finish_run(data, config, folder, judged, final, facts=facts, training=training)
+
+
+def _forecaster(member: Checkpoint) -> QuantileModel:
+    assert isinstance(member.model, QuantileModel), "simple baselines are no members"
+    return member.model
+
+
+def _judged(folder: Path, member: Checkpoint) -> QuantileModel:
+    if not (folder / JUDGED).exists():
+        return _forecaster(member)
+    model = build_forecaster(member.meta)
+    load_weights(folder / JUDGED, model)
+    return model

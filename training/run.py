@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import platform
 import time
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from importlib.metadata import version
 from pathlib import Path
 from typing import Any
@@ -15,6 +15,7 @@ import torch
 from training.backtest import rolling_forecasts, thin
 from training.calibration import NONE, calibrate
 from training.checkpoint import (
+    JUDGED,
     META,
     WEIGHTS,
     Checkpoint,
@@ -38,6 +39,8 @@ from training.trace import Trace
 from training.windows import Split, WindowSource, split_windows, widen_split
 
 KEPT_WINDOWS = 512
+REFIT = "refit"
+"""Folder of the training on train and validation together."""
 _LIBRARIES = ("fcast", "torch", "numpy", "lightning-fabric", "safetensors")
 
 
@@ -86,6 +89,7 @@ def prepare(trace: Trace, config: DataConfig) -> Data:
         train=split.train,
         validation=thin(split.validation),
         test=thin(split.test),
+        known=split.known,
         train_end=split.train_end,
         validation_end=split.validation_end,
     )
@@ -132,47 +136,43 @@ def train_model(
     if resume and (folder / META).exists():
         return check_finished(data, config, folder)
     started = time.perf_counter()
-    device = resolve_device(config.fit.device)
-    torch.manual_seed(config.fit.seed)
-    calendar = _calendar(config.model.calendar, data)
-    model = Forecaster(
-        model=config.model.model,
-        params=config.model.params,
-        channels=len(data.series.channels),
-        context=data.config.context,
-        horizon=data.config.horizon,
-        levels=data.config.levels,
-        log=config.model.log,
-        center=config.model.center,
-        calendar=calendar,
-        ratio=data.config.ratio,
-        demand=data.series.kind == "load",
-    )
-    model.scaling.fit(data.series, data.split, context=data.config.context)
-    model.to(device)
-    source = window_source(data, device)
+    source = window_source(data, resolve_device(config.fit.device))
+    fingerprint = data.trace.fingerprint()
+    callbacks = {"on_batch": on_batch, "on_epoch": on_epoch}
+    model = _new_model(data, config, source)
     progress = fit(
-        model,
-        source,
-        data.split,
-        config=config,
-        folder=folder,
-        fingerprint=data.trace.fingerprint(),
-        resume=resume,
-        on_batch=on_batch,
-        on_epoch=on_epoch,
+        model, source, data.split, config=config, folder=folder, fingerprint=fingerprint, resume=resume, **callbacks
     )
     load_weights(folder / WEIGHTS, model)
+    final = model
+    if config.fit.refit and progress.best_epoch:
+        final = _new_model(data, config, source)
+        again = replace(config, fit=replace(config.fit, epochs=progress.best_epoch))
+        (folder / REFIT).mkdir(exist_ok=True)
+        known = replace(data.split, train=data.split.known, validation=data.split.validation[:0])
+        fit(
+            final,
+            source,
+            known,
+            config=again,
+            folder=folder / REFIT,
+            fingerprint=fingerprint,
+            resume=resume,
+            **callbacks,
+        )
+        load_weights(folder / REFIT / WEIGHTS, final)
     facts = {
         "name": config.model.model,
         "params": config.model.params,
         "log": config.model.log,
         "center": config.model.center,
-        "calendar": list(calendar),
+        "calendar": list(_calendar(config.model.calendar, data)),
         "demand": model.forecasts_demand,
+        "anchored": model.anchor is not None,
+        "recent": config.model.recent,
     }
     training = {
-        "device": str(device),
+        "device": str(source.device),
         "seconds": round(time.perf_counter() - started, 3),
         "epochs_trained": progress.epoch,
         "best_epoch": progress.best_epoch,
@@ -180,7 +180,7 @@ def train_model(
         "final_train_loss": progress.history[-1]["train_loss"],
         "best_validation_wql": progress.best_wql,
     }
-    return finish_run(data, config, folder, model, facts=facts, training=training)
+    return finish_run(data, config, folder, model, final, facts=facts, training=training)
 
 
 def check_finished(data: Data, config: RunConfig, folder: Path) -> Checkpoint:
@@ -204,7 +204,8 @@ def finish_run(
     data: Data,
     config: RunConfig,
     folder: Path,
-    model: QuantileModel,
+    judged: QuantileModel,
+    final: QuantileModel,
     *,
     facts: dict[str, Any],
     training: dict[str, Any],
@@ -215,27 +216,53 @@ def finish_run(
         data: what it was trained on.
         config: its settings.
         folder: run folder.
-        model: trained, on its device.
+        judged: trained without the validation part, which calibrates and judges it.
+        final: the model to ship, with the same calibration: `judged`, or the same trained on validation too.
         facts: what `training.checkpoint.build_forecaster` builds it from.
         training: facts of its training.
     """
-    source = window_source(data, model.offset.device)
-    kind = calibrate(model, source, data.split.validation) if config.model.calibrate else NONE
-    save_weights(folder / WEIGHTS, model)
+    source = window_source(data, judged.offset.device)
+    kind = calibrate(judged, source, data.split.validation) if config.model.calibrate else NONE
+    final.offset.copy_(judged.offset)
+    save_weights(folder / WEIGHTS, final)
+    if judged is not final:
+        save_weights(folder / JUDGED, judged)
     meta: dict[str, Any] = {
         **data_facts(data),
         "model": facts,
         "config": config.to_dict(),
-        "training": training | {"parameters": sum(p.numel() for p in model.parameters()), "calibration": kind},
+        "training": training | {"parameters": sum(p.numel() for p in final.parameters()), "calibration": kind},
         "scores": {
             part: scores(*rolling_forecasts(model, source, origins), data.config.levels, data.series.channels)
-            for part, origins in scored_parts(data).items()
+            for (part, origins), model in zip(scored_parts(data).items(), (judged, final), strict=False)
         },
         "libraries": library_versions(),
     }
     meta["skill"] = measure_skill(data.wide, data.wide_split, data.config, found=meta["scores"]["validation"])
     save_checkpoint(folder, meta, _kept_windows(data, source))
     return load_checkpoint(folder)
+
+
+def _new_model(data: Data, config: RunConfig, source: WindowSource) -> Forecaster:
+    """A forecaster with random weights, its scaling fitted on the training part."""
+    torch.manual_seed(config.fit.seed)
+    model = Forecaster(
+        model=config.model.model,
+        params=config.model.params,
+        channels=len(data.series.channels),
+        context=data.config.context,
+        horizon=data.config.horizon,
+        levels=data.config.levels,
+        log=config.model.log,
+        center=config.model.center,
+        calendar=_calendar(config.model.calendar, data),
+        ratio=data.config.ratio,
+        demand=data.series.kind == "load",
+        anchored=data.series.kind == "requests" and config.model.anchor,
+        recent=config.model.recent,
+    )
+    model.fit_statistics(data.series, data.split)
+    return model.to(source.device)
 
 
 def _calendar(choice: str, data: Data) -> tuple[str, ...]:

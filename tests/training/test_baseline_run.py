@@ -14,10 +14,12 @@ from tests.training.test_cli_train import one_line, write
 from tests.training.traces import request_trace
 from training.backtest import rolling_forecasts
 from training.checkpoint import load_checkpoint
+from training.cli_backtest import main as backtest
 from training.cli_train import _complete_models, main
 from training.compare import check_runs
 from training.config import ForecasterConfig, build_runs
 from training.errors import CheckpointError, ConfigError
+from training.forecasts import load_runs
 from training.metrics import scores
 from training.registry import model_class, register_model
 from training.run import prepare
@@ -148,3 +150,17 @@ def test_a_baseline_takes_no_hyper_parameter_and_no_part_in_an_ensemble(tmp_path
         build_runs(["kalman"], {"hidden_size": 8})
     with pytest.raises(ConfigError, match="--ensemble: expected two trained models or more"):
         check_runs(build_runs(["gru", "kalman"], {}), tmp_path, resume=False, overwrite=False, ensemble=True)
+
+
+def test_a_backtest_leaves_runs_of_baselines_out_as_it_shows_every_baseline_anyway(
+    trace_file: Path, tmp_path: Path
+) -> None:
+    assert train(trace_file, tmp_path, "dlinear,kalman").exit_code == 0
+    folders = [str(tmp_path / name) for name in ("kalman", "dlinear")]
+    assert [run.name for run in load_runs(folders)] == ["dlinear"]
+    result = CliRunner().invoke(backtest, [*folders, "--trace", str(trace_file), "--json"])
+    assert result.exit_code == 0, result.output
+    names = [row["name"] for row in json.loads(result.stdout)["forecasters"]]
+    assert names.count("kalman") == 1
+    with pytest.raises(ConfigError, match=r"expected a run of a trained model, got simple baselines alone \(kalman\)"):
+        load_runs(folders[:1])
