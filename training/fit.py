@@ -23,6 +23,7 @@ from training.config import RunConfig
 from training.device import amp_dtype
 from training.economy import economical
 from training.errors import TrainingError
+from training.forecaster import Forecaster
 from training.loss import pinball_loss
 from training.metrics import wql
 from training.quantile_model import QuantileModel
@@ -39,7 +40,7 @@ OnEpoch = Callable[[dict[str, float]], None]
 
 
 def fit(
-    model: QuantileModel,
+    model: Forecaster,
     source: WindowSource,
     split: Split,
     *,

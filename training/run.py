@@ -5,6 +5,7 @@ from __future__ import annotations
 import platform
 import time
 from dataclasses import dataclass, replace
+from functools import partial
 from importlib.metadata import version
 from pathlib import Path
 from typing import Any
@@ -146,11 +147,9 @@ def train_model(
     started = time.perf_counter()
     source = window_source(data, resolve_device(config.fit.device))
     fingerprint = data.trace.fingerprint()
-    callbacks = {"on_batch": on_batch, "on_epoch": on_epoch}
+    train = partial(fit, source=source, fingerprint=fingerprint, resume=resume, on_batch=on_batch, on_epoch=on_epoch)
     model = _new_model(data, config, source)
-    progress = fit(
-        model, source, data.split, config=config, folder=folder, fingerprint=fingerprint, resume=resume, **callbacks
-    )
+    progress = train(model, split=data.split, config=config, folder=folder)
     load_weights(folder / WEIGHTS, model)
     final = model
     if config.fit.refit and progress.best_epoch:
@@ -158,16 +157,7 @@ def train_model(
         again = replace(config, fit=replace(config.fit, epochs=progress.best_epoch))
         (folder / REFIT).mkdir(exist_ok=True)
         known = replace(data.split, train=data.split.known, validation=data.split.validation[:0])
-        fit(
-            final,
-            source,
-            known,
-            config=again,
-            folder=folder / REFIT,
-            fingerprint=fingerprint,
-            resume=resume,
-            **callbacks,
-        )
+        train(final, split=known, config=again, folder=folder / REFIT)
         load_weights(folder / REFIT / WEIGHTS, final)
     facts = {
         "name": config.model.model,
