@@ -13,7 +13,7 @@ import torch
 from torch import nn
 
 SPANS = (50, 100, 200, 500, 1000, 2000)
-_FIRST_CHOICE = 3.0  # logit of the span that is best alone; the others share what is left
+_FIRST_CHOICE = 5.0  # logit of the span that is best alone; the others share what is left
 
 
 class EmpiricalAnchor(nn.Module):
@@ -37,28 +37,28 @@ class EmpiricalAnchor(nn.Module):
         return (self._each(scaled) * torch.softmax(self.mix, dim=0)).sum(1)
 
     @torch.no_grad()
-    def fit(self, scaled: torch.Tensor, target: torch.Tensor) -> None:
-        """Begin at the span that is best for each channel.
+    def fit(self, context: torch.Tensor, target: torch.Tensor) -> None:
+        """Begin at the span that is best for each channel, chosen as the baseline chooses its own.
 
         Args:
-            scaled: (n, L, C) windows of the training part.
+            context: (n, L, C) windows of the validation part, raw units, in which forecasts are judged.
             target: (n, H, C) what followed.
         """
         levels = torch.tensor(self.levels)
-        miss = target[:, None, :, :, None] - self._each(scaled)[:, :, None]  # (n, K, H, C, Q)
+        miss = target[:, None, :, :, None] - self._each(context)[:, :, None]  # (n, K, H, C, Q)
         loss = torch.maximum(levels * miss, (levels - 1) * miss).mean((0, 2, 4))  # (K, C)
         self.mix.zero_()
         for channel, span in enumerate(loss.argmin(0).tolist()):
             self.mix[span, channel] = _FIRST_CHOICE
 
-    def _each(self, scaled: torch.Tensor) -> torch.Tensor:
+    def _each(self, values: torch.Tensor) -> torch.Tensor:
         """Quantiles of each span, interpolated as numpy does: (B, K, C, Q)."""
         found = []
         for span in self.spans:
-            ordered = scaled[:, -span:].sort(dim=1).values
+            ordered = values[:, -span:].sort(dim=1).values
             places = [level * (span - 1) for level in self.levels]
             low = [int(place) for place in places]
-            share = torch.tensor([place - int(place) for place in places], device=scaled.device)[:, None]
+            share = torch.tensor([place - int(place) for place in places], device=values.device)[:, None]
             high = [min(place + 1, span - 1) for place in low]
             found.append((ordered[:, low] * (1 - share) + ordered[:, high] * share).transpose(1, 2))
         return torch.stack(found, dim=1)

@@ -88,6 +88,9 @@ def fit(
     if progress.epoch:  # a kill may have come between the two files
         _write_metrics(folder, progress)
 
+    if not progress.epoch and model.anchored and len(split.validation):  # training may add nothing to the anchor
+        progress.best_wql = validation_wql(model, source, split.validation)
+        save_weights(folder / WEIGHTS, model)
     while progress.epoch < config.fit.epochs and not stopped_early(progress, patience=config.fit.patience):
         started = time.perf_counter()
         torch.manual_seed(config.fit.seed * 1_000_003 + progress.epoch)

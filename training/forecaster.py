@@ -68,7 +68,7 @@ class Forecaster(QuantileModel):
             ConfigError: an unknown architecture or hyper-parameter, or a value of the wrong type.
         """
         super().__init__(channels=channels, horizon=horizon, levels=levels, demand=demand)
-        self.context = context
+        self.anchored, self.context = anchored, context
         self.scaling = Scaling(channels, log=log, center=center, calendar=calendar, ratio=ratio)
         self.anchor = EmpiricalAnchor(channels=channels, context=context, levels=levels) if anchored else None
         self.recent = min(recent or context, context // ratio)
@@ -102,19 +102,20 @@ class Forecaster(QuantileModel):
 
     @torch.no_grad()
     def fit_statistics(self, series: Series, split: Split, *, sample: int = 1024) -> None:
-        """Set what is measured rather than learnt, from the training part of a series.
+        """Set what is measured rather than learnt: scaling on the training part, the anchor on validation.
 
         Args:
             series: the series.
-            split: its split; only steps before `split.train_end` are read.
-            sample: number of evenly spaced training windows for the anchor.
+            split: its split; nothing of the test part is read.
+            sample: number of evenly spaced windows for the anchor.
         """
         context = self.context
-        self.scaling.fit(series, split, context=context)
+        self.scaling.fit(series, split, context=context, horizon=self.horizon)
         if self.anchor is not None:
-            picks = split.train[np.linspace(0, len(split.train) - 1, min(sample, len(split.train))).astype(np.int64)]
+            windows = split.validation
+            picks = windows[np.linspace(0, len(windows) - 1, min(sample, len(windows))).astype(np.int64)]
             at = torch.from_numpy(picks)[:, None]
-            values = self.scaling.to_scale(torch.from_numpy(series.values))
+            values = torch.from_numpy(series.values)
             self.anchor.fit(values[at + torch.arange(-context, 0)], values[at + torch.arange(self.horizon)])
 
     @torch.no_grad()
@@ -123,10 +124,11 @@ class Forecaster(QuantileModel):
         # Distances below the median are listed outwards, as `scaled_quantiles` cumulates them.
         below, above = scores[: self.median + 1].diff().flip(0), scores[self.median :].diff()
         bias = torch.cat((below.expm1().log(), torch.zeros(1), above.expm1().log()))
-        if self.anchor is not None:
-            bias = torch.zeros_like(bias)
         self.head.bias.copy_(bias.repeat(self.horizon * self.values))
         self.head.weight.mul_(0.1)
+        if self.anchor is not None:  # which is a distribution already
+            self.head.bias.zero_()
+            self.head.weight.zero_()
 
 
 def _features(out: torch.Tensor) -> torch.Tensor:

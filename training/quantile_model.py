@@ -24,10 +24,12 @@ class QuantileModel(nn.Module):
     first h steps, then of its largest step among them.
 
     Attributes:
+        anchored: untrained, it is a good forecaster already; see training/anchor.py.
         scaling: sets the working scale.
         offset: (H, V, Q) calibration in units of the spread, added on the working scale; see training/calibration.py.
     """
 
+    anchored = False
     scaling: Scaling
     offset: torch.Tensor
     steps: torch.Tensor

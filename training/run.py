@@ -153,7 +153,7 @@ def train_model(
     )
     load_weights(folder / WEIGHTS, model)
     final = model
-    if config.fit.refit:
+    if config.fit.refit and progress.best_epoch:
         final = _new_model(data, config, source)
         again = replace(config, fit=replace(config.fit, epochs=progress.best_epoch))
         (folder / REFIT).mkdir(exist_ok=True)

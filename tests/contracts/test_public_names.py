@@ -113,7 +113,8 @@ def test_version_is_that_of_the_distribution() -> None:
 
 
 def test_scripts_exist() -> None:
-    assert {"fcast-trace", "fcast-train", "fcast-export", "fcast-verify", "fcast-predict"} <= set(SCRIPTS)
+    documented = {"fcast-trace", "fcast-train", "fcast-export", "fcast-verify", "fcast-predict", "fcast-backtest"}
+    assert documented <= set(SCRIPTS)
 
 
 def every_command(script: str) -> list[tuple[list[str], click.Command]]:
@@ -162,6 +163,7 @@ def test_wrong_usage_exits_2_and_says_so_on_stderr(script: str) -> None:
         ("fcast-export", "--format --out --name --opset --atol --rtol --json"),
         ("fcast-verify", "--device --json"),
         ("fcast-predict", "--device"),
+        ("fcast-backtest", "--trace --each --refit --lead-time --html --device --json"),
     ],
 )
 def test_documented_options_exist(script: str, options: str) -> None:
