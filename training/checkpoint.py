@@ -22,6 +22,8 @@ from safetensors import SafetensorError
 from safetensors.torch import load as load_tensors
 from safetensors.torch import save as save_tensors
 
+from training.baseline_model import BaselineModel, build_baseline
+from training.baselines import NAMES as BASELINES
 from training.config import RunConfig
 from training.errors import CheckpointError, ConfigError
 from training.forecaster import Forecaster
@@ -37,13 +39,13 @@ class Checkpoint:
     """A trained forecaster with its facts.
 
     Attributes:
-        model: the forecaster on the CPU, in eval mode.
+        model: the forecaster, or simple baseline, on the CPU, in eval mode.
         meta: content of `checkpoint.json`.
         windows: real windows: `context` (n, L, C) float32, `time_s` (n,) float64, `target` (n, H, C) float32.
         sha256: hash of the weights' file.
     """
 
-    model: QuantileModel
+    model: QuantileModel | BaselineModel
     meta: dict[str, Any]
     windows: dict[str, np.ndarray]
     sha256: str
@@ -180,14 +182,15 @@ def read_meta(folder: Path) -> dict[str, Any]:
     return dict(meta)
 
 
-def checked_facts(meta: dict[str, Any], *, where: str) -> tuple[QuantileModel, dict[str, str]]:
+def checked_facts(meta: dict[str, Any], *, where: str) -> tuple[QuantileModel | BaselineModel, dict[str, str]]:
     """The forecaster of a checkpoint's facts, with random weights, and the hashes its tensors must have.
 
     Raises:
         CheckpointError: a fact is missing or impossible.
     """
     try:
-        model = build_forecaster(meta)
+        name = meta["model"]["name"]
+        model = build_baseline(meta) if name in BASELINES else build_forecaster(meta)
         RunConfig.from_dict(meta["config"])
         return model, {name: str(meta["sha256"][name]) for name in (WEIGHTS, WINDOWS)}
     except (KeyError, TypeError, AttributeError) as error:

@@ -18,6 +18,7 @@ Examples:
   fcast-train --trace BurstGPT_1.csv --model gru --series requests
   fcast-train --trace 'logs/*.csv.gz' --model gru,dlinear --series load --bin 60 --context 120
   fcast-train --trace t.csv --model transformer --set d_model=128 --set learning_rate=0.001
+  fcast-train --trace t.csv --model gru,recent_quantiles
   fcast-train --trace t.csv --config run.toml --resume
 
 \b
@@ -32,10 +33,12 @@ Next: fcast-export runs/gru --format onnx"""
 
 
 def _complete_models(ctx: click.Context, param: click.Parameter, incomplete: str) -> list[str]:
+    from training.baselines import NAMES
     from training.registry import model_names
 
     done, _, last = incomplete.rpartition(",")
-    return [f"{done},{name}" if done else name for name in model_names() if name.startswith(last)]
+    known = [*model_names(), *NAMES]
+    return [f"{done},{name}" if done else name for name in known if name.startswith(last)]
 
 
 @click.command(cls=Command, epilog=_EPILOG, context_settings={"max_content_width": 110})
@@ -48,7 +51,9 @@ def _complete_models(ctx: click.Context, param: click.Parameter, incomplete: str
     default="gru",
     show_default=True,
     shell_complete=_complete_models,
-    help="Architectures, comma-separated: lstm, gru, dlinear, transformer, multiscale, or any registered one.",
+    help="Architectures, comma-separated: lstm, gru, dlinear, transformer, multiscale, or any registered one. "
+    "Also simple baselines, tuned and saved for export: last_value, mean_of_last, exponential_smoothing, damped_holt, "
+    "kalman, kalman_log1p, seasonal_naive, recent_quantiles.",
 )
 @click.option("--ensemble", is_flag=True, help="Also make one model of all of them: the mean of their quantiles.")
 @click.option(
@@ -97,7 +102,7 @@ def main(
     from training.device import resolve_device
     from training.plots import plot_loss
     from training.progress import TrainingProgress
-    from training.report import legend, save_report, table
+    from training.report import legend, next_command, save_report, table
     from training.run import prepare
 
     names = [name.strip() for name in models.split(",") if name.strip()]
@@ -139,4 +144,4 @@ def main(
     console = Console(highlight=False, width=None if sys.stdout.isatty() else 120)
     console.print(table(report, width=console.width))
     click.echo(legend(report))
-    click.echo(f"Report: {out / 'report.md'}\nNext: fcast-export {out / report['best_model']} --format onnx")
+    click.echo(f"Report: {out / 'report.md'}\nNext: {next_command(report, out)}")

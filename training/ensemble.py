@@ -20,7 +20,7 @@ def build_ensemble(data: Data, folders: Sequence[Path], folder: Path) -> Checkpo
 
     Args:
         data: what the members were trained on.
-        folders: finished runs of the members, two or more.
+        folders: finished runs of the members, two or more; a simple baseline is none.
         folder: run folder, made if missing.
     """
     members = [load_checkpoint(path) for path in folders]
@@ -36,7 +36,7 @@ def build_ensemble(data: Data, folders: Sequence[Path], folder: Path) -> Checkpo
     }
     training = {
         key: max(member.meta["training"][key] for member in members)
-        for key in ("epochs_trained", "best_epoch", "early_stopped", "final_train_loss", "best_validation_wql")
+        for key in ("epochs_trained", "best_epoch", "early_stopped", "final_train_loss")
     } | {
         "device": members[0].meta["training"]["device"],
         "seconds": round(sum(member.meta["training"]["seconds"] for member in members), 3),

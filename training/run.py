@@ -135,15 +135,7 @@ def train_model(
         CheckpointError: what the folder holds is another run.
     """
     if resume and (folder / META).exists():
-        finished = load_checkpoint(folder)
-        check_same_run(
-            folder / META,
-            saved=RunConfig.from_dict(finished.meta["config"]),
-            wanted=config,
-            saved_trace=finished.meta["trace"]["fingerprint"],
-            trace=data.trace.fingerprint(),
-        )
-        return finished
+        return check_finished(data, config, folder)
     started = time.perf_counter()
     source = window_source(data, resolve_device(config.fit.device))
     fingerprint = data.trace.fingerprint()
@@ -181,6 +173,23 @@ def train_model(
     return finish_run(data, config, folder, model, final, facts=facts, training=training)
 
 
+def check_finished(data: Data, config: RunConfig, folder: Path) -> Checkpoint:
+    """Load a finished run that is this one.
+
+    Raises:
+        CheckpointError: it is another run, or damaged.
+    """
+    finished = load_checkpoint(folder)
+    check_same_run(
+        folder / META,
+        saved=RunConfig.from_dict(finished.meta["config"]),
+        wanted=config,
+        saved_trace=finished.meta["trace"]["fingerprint"],
+        trace=data.trace.fingerprint(),
+    )
+    return finished
+
+
 def finish_run(
     data: Data,
     config: RunConfig,
@@ -206,10 +215,11 @@ def finish_run(
     kind = calibrate(judged, source, data.split.validation) if config.model.calibrate else NONE
     final.offset.copy_(judged.offset)
     save_weights(folder / WEIGHTS, final)
+    (folder / JUDGED).unlink(missing_ok=True)
     if judged is not final:
         save_weights(folder / JUDGED, judged)
     meta: dict[str, Any] = {
-        **_facts(data),
+        **data_facts(data),
         "model": facts,
         "config": config.to_dict(),
         "training": training | {"parameters": sum(p.numel() for p in final.parameters()), "calibration": kind},
@@ -217,7 +227,7 @@ def finish_run(
             part: scores(*rolling_forecasts(model, source, origins), data.config.levels, data.series.channels)
             for (part, origins), model in zip(scored_parts(data).items(), (judged, final), strict=False)
         },
-        "libraries": {"python": platform.python_version()} | {name: version(name) for name in _LIBRARIES},
+        "libraries": library_versions(),
     }
     meta["skill"] = measure_skill(data.wide, data.wide_split, data.config, found=meta["scores"]["validation"])
     save_checkpoint(folder, meta, _kept_windows(data, source))
@@ -262,7 +272,13 @@ def _calendar(choice: str, data: Data) -> tuple[str, ...]:
     return tuple(choice.split("+"))
 
 
-def _facts(data: Data) -> dict[str, Any]:
+def library_versions() -> dict[str, str]:
+    """Versions of Python and of what a run depends on."""
+    return {"python": platform.python_version()} | {name: version(name) for name in _LIBRARIES}
+
+
+def data_facts(data: Data) -> dict[str, Any]:
+    """What a checkpoint says about its series, as JSON values; the same for every model of one command."""
     series, config = data.series, data.config
     prior = np.quantile(series.values[: data.split.train_end], config.levels, axis=0).T
     return {
