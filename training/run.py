@@ -35,6 +35,7 @@ from training.scaling import CYCLES_S
 from training.series import UNITS, Series, build_series, widen
 from training.skill import measure_skill
 from training.trace import Trace
+from training.warm_start import check_fits, start_from
 from training.windows import Split, WindowSource, split_windows, widen_split
 
 KEPT_WINDOWS = 512
@@ -106,12 +107,53 @@ def scored_parts(data: Data) -> dict[str, np.ndarray]:
     return {part: origins for part, origins in parts.items() if len(origins)}
 
 
+def build_model(data: Data, config: RunConfig, *, start: Checkpoint | None = None) -> Forecaster:
+    """The forecaster to train, on the CPU: scaling fitted, weights random or those of a warm start.
+
+    Raises:
+        ConfigError: it can't be built as asked, or `start` is of another architecture or shape.
+    """
+    torch.manual_seed(config.fit.seed)
+    facts = _model_facts(data, config)
+    model = Forecaster(
+        model=facts["name"],
+        params=facts["params"],
+        channels=len(data.series.channels),
+        context=data.config.context,
+        horizon=data.config.horizon,
+        levels=data.config.levels,
+        log=facts["log"],
+        center=facts["center"],
+        calendar=tuple(facts["calendar"]),
+        ratio=data.config.ratio,
+        demand=facts["demand"],
+    )
+    model.scaling.fit(data.series, data.split, context=data.config.context)
+    if start is not None:
+        check_fits(start, {**_facts(data), "model": facts})
+        start_from(model, start)
+    return model
+
+
+def _model_facts(data: Data, config: RunConfig) -> dict[str, Any]:
+    """What `training.checkpoint.build_forecaster` builds the model from."""
+    return {
+        "name": config.model.model,
+        "params": config.model.params,
+        "log": config.model.log,
+        "center": config.model.center,
+        "calendar": list(_calendar(config.model.calendar, data)),
+        "demand": data.series.kind == "load",
+    }
+
+
 def train_model(
     data: Data,
     config: RunConfig,
     folder: Path,
     *,
     resume: bool = False,
+    start: Checkpoint | None = None,
     on_batch: OnBatch = lambda windows, loss: None,
     on_epoch: OnEpoch = lambda line: None,
 ) -> Checkpoint:
@@ -122,6 +164,7 @@ def train_model(
         config: of this model; its data part is the one of `data`.
         folder: run folder, claimed.
         resume: go on from what the folder holds; a finished run is returned as it is.
+        start: begin with these weights rather than random ones; `config.fit.start` is their hash.
         on_batch: see `training.fit`.
         on_epoch: see `training.fit`.
 
@@ -141,22 +184,7 @@ def train_model(
         return finished
     started = time.perf_counter()
     device = resolve_device(config.fit.device)
-    torch.manual_seed(config.fit.seed)
-    calendar = _calendar(config.model.calendar, data)
-    model = Forecaster(
-        model=config.model.model,
-        params=config.model.params,
-        channels=len(data.series.channels),
-        context=data.config.context,
-        horizon=data.config.horizon,
-        levels=data.config.levels,
-        log=config.model.log,
-        center=config.model.center,
-        calendar=calendar,
-        ratio=data.config.ratio,
-        demand=data.series.kind == "load",
-    )
-    model.scaling.fit(data.series, data.split, context=data.config.context)
+    model = build_model(data, config, start=start)
     model.to(device)
     source = window_source(data, device)
     progress = fit(
@@ -171,14 +199,6 @@ def train_model(
         on_epoch=on_epoch,
     )
     load_weights(folder / WEIGHTS, model)
-    facts = {
-        "name": config.model.model,
-        "params": config.model.params,
-        "log": config.model.log,
-        "center": config.model.center,
-        "calendar": list(calendar),
-        "demand": model.forecasts_demand,
-    }
     training = {
         "device": str(device),
         "seconds": round(time.perf_counter() - started, 3),
@@ -187,8 +207,9 @@ def train_model(
         "early_stopped": stopped_early(progress, patience=config.fit.patience),
         "final_train_loss": progress.history[-1]["train_loss"],
         "best_validation_wql": progress.best_wql,
+        "from": start.sha256 if start else None,
     }
-    return finish_run(data, config, folder, model, facts=facts, training=training)
+    return finish_run(data, config, folder, model, facts=_model_facts(data, config), training=training)
 
 
 def finish_run(
