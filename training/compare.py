@@ -10,7 +10,7 @@ from typing import Any
 import numpy as np
 
 from training.baselines import left_out, run_baselines
-from training.checkpoint import LAST, META, WEIGHTS, read_meta
+from training.checkpoint import LAST, META, WEIGHTS, Checkpoint, read_meta
 from training.config import RunConfig
 from training.ensemble import NAME as ENSEMBLE
 from training.ensemble import build_ensemble
@@ -18,7 +18,7 @@ from training.errors import ConfigError
 from training.fit import OnBatch, OnEpoch
 from training.forecaster import build_network
 from training.metrics import scores
-from training.run import Data, train_model
+from training.run import Data, check_start, train_model
 
 OnModel = Callable[[str], tuple[OnBatch, OnEpoch]]
 """Called when a model's training begins; gives the two callbacks of `fit`."""
@@ -46,7 +46,7 @@ def check_runs(runs: Sequence[RunConfig], out: Path, *, resume: bool, overwrite:
             values=3,
         )
         folder = out / run.model.model
-        earlier = _earlier(folder)
+        earlier = earlier_files(folder)
         if earlier and not (resume or overwrite):
             raise ConfigError(
                 f"{folder}: expected no earlier run, got {earlier[0].name}; give --resume to go on with it, "
@@ -54,7 +54,8 @@ def check_runs(runs: Sequence[RunConfig], out: Path, *, resume: bool, overwrite:
             )
 
 
-def _earlier(folder: Path) -> list[Path]:
+def earlier_files(folder: Path) -> list[Path]:
+    """Files of a finished or interrupted run in a run folder."""
     return [folder / name for name in (META, LAST, WEIGHTS) if (folder / name).exists()]
 
 
@@ -96,11 +97,12 @@ def train_models(
     overwrite: bool,
     on_model: OnModel,
     ensemble: bool = False,
+    start: Checkpoint | None = None,
 ) -> dict[str, Any]:
     """Train several models, which `check_runs` let through, into `out/<model>` and compare them with the baselines.
 
     Finished runs on the same data that `out` holds already stand in the report too. With `ensemble`, the mean of the
-    models trained now is one more run, `out/ensemble`.
+    models trained now is one more run, `out/ensemble`. `start` is what the one run begins with.
 
     Returns:
         The report, as JSON values; see `training.report`.
@@ -111,6 +113,8 @@ def train_models(
     """
     if not len(data.split.test):
         raise ConfigError(f"split: expected a test part for the report, got {data.config.split}; give all three parts")
+    if start is not None:
+        check_start(data, runs[0], start)
     names = [run.model.model for run in runs] + ([ENSEMBLE] if ensemble else [])
     rows = {}
     for folder, meta, same in _others(out, data, names):
@@ -127,10 +131,10 @@ def train_models(
         folder = out / run.model.model
         folder.mkdir(parents=True, exist_ok=True)
         if overwrite:
-            for path in _earlier(folder):
+            for path in earlier_files(folder):
                 path.unlink()
         on_batch, on_epoch = on_model(run.model.model)
-        members.append(train_model(data, run, folder, resume=resume, on_batch=on_batch, on_epoch=on_epoch))
+        members.append(train_model(data, run, folder, resume=resume, start=start, on_batch=on_batch, on_epoch=on_epoch))
         meta = members[-1].meta
         rows[folder.name] = _row(folder, meta)
     if ensemble:

@@ -107,11 +107,11 @@ def scored_parts(data: Data) -> dict[str, np.ndarray]:
     return {part: origins for part, origins in parts.items() if len(origins)}
 
 
-def build_model(data: Data, config: RunConfig, *, start: Checkpoint | None = None) -> Forecaster:
-    """The forecaster to train, on the CPU: scaling fitted, weights random or those of a warm start.
+def build_model(data: Data, config: RunConfig) -> Forecaster:
+    """The forecaster to train, on the CPU: random weights, scaling fitted.
 
     Raises:
-        ConfigError: it can't be built as asked, or `start` is of another architecture or shape.
+        ConfigError: it can't be built as asked.
     """
     torch.manual_seed(config.fit.seed)
     facts = _model_facts(data, config)
@@ -129,10 +129,12 @@ def build_model(data: Data, config: RunConfig, *, start: Checkpoint | None = Non
         demand=facts["demand"],
     )
     model.scaling.fit(data.series, data.split, context=data.config.context)
-    if start is not None:
-        check_fits(start, {**_facts(data), "model": facts})
-        start_from(model, start)
     return model
+
+
+def check_start(data: Data, config: RunConfig, start: Checkpoint) -> None:
+    """Check that a run can begin with the weights of another; see `training.warm_start.check_fits`."""
+    check_fits(start, {**_facts(data), "model": _model_facts(data, config)})
 
 
 def _model_facts(data: Data, config: RunConfig) -> dict[str, Any]:
@@ -184,9 +186,11 @@ def train_model(
         return finished
     started = time.perf_counter()
     device = resolve_device(config.fit.device)
-    model = build_model(data, config, start=start)
-    model.to(device)
+    if start is not None:
+        check_start(data, config, start)
+    model = build_model(data, config).to(device)
     source = window_source(data, device)
+    statistics = start_from(model, start, source, data.split) if start else "new"
     progress = fit(
         model,
         source,
@@ -208,6 +212,7 @@ def train_model(
         "final_train_loss": progress.history[-1]["train_loss"],
         "best_validation_wql": progress.best_wql,
         "from": start.sha256 if start else None,
+        "statistics": statistics,
     }
     return finish_run(data, config, folder, model, facts=_model_facts(data, config), training=training)
 
