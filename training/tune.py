@@ -11,6 +11,7 @@ import json
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from functools import partial
+from importlib import import_module
 from pathlib import Path
 from typing import Any
 
@@ -18,6 +19,7 @@ from training.checkpoint import write_atomically
 from training.compare import earlier_files
 from training.config import RunConfig, build_runs
 from training.errors import ConfigError
+from training.registry import model_params
 from training.search import search
 from training.search_log import SearchLog, Trial, best_trial
 from training.search_space import search_space, searched_contexts
@@ -55,9 +57,11 @@ def check_search(
     """Find out before any work whether a search can begin.
 
     Raises:
+        ModuleNotFoundError: optuna is not installed.
         ConfigError: no trials are asked for, a warm start is asked for too, the split has no test part, or an earlier
             search or another run is in the way.
     """
+    import_module("optuna")
     if trials < 1:
         raise ConfigError(f"--tune: expected 1 trial or more, got {trials}; for example --tune 20")
     if warm:
@@ -110,23 +114,32 @@ def tune_models(
     tuned = []
     for run in runs:
         name = run.model.model
-        space = search_space(run, given=settings.keys(), contexts=list(datas))
+        own = _own(name, runs, settings)
+        space = search_space(run, given=own.keys(), contexts=list(datas))
         path = out / FOLDER / f"{name}.json"
         log = SearchLog(path=path, run=run, fingerprint=trace.fingerprint(), space=space)
         if overwrite:
             path.unlink(missing_ok=True)
 
-        def run_of(found: Mapping[str, Any], name: str = name) -> RunConfig:
-            return build_runs([name], {**settings, **found})[0]
-
+        run_of = partial(_run_of, name, own)
         done = search(
             datas, run_of, log, trials=trials, on_trial=partial(on_trial, name), on_epoch=partial(on_epoch, name)
         )
         tuned.append(Tuned(run=run_of(best_trial(done).settings), trials=done))
-        _keep(tuned[-1], settings, out)
+        _keep(tuned[-1], own, out)
     best = min(tuned, key=lambda one: one.best.best_wql)
     write_atomically(out / BEST, (out / FOLDER / f"{best.run.model.model}.toml").read_bytes())
     return tuned
+
+
+def _own(name: str, runs: Sequence[RunConfig], settings: Mapping[str, Any]) -> dict[str, Any]:
+    """The settings without the hyper-parameters that only other models have."""
+    others = {key for run in runs for key in model_params(run.model.model)} - set(model_params(name))
+    return {key: value for key, value in settings.items() if key not in others}
+
+
+def _run_of(name: str, own: Mapping[str, Any], found: Mapping[str, Any]) -> RunConfig:
+    return build_runs([name], {**own, **found})[0]
 
 
 def _keep(tuned: Tuned, settings: Mapping[str, Any], out: Path) -> None:
