@@ -4,8 +4,9 @@
 
 FOLDER holds AzureLLMInferenceTrace_conv.csv, azure2024_coding_10s_counts.csv.gz and servegen_m-large_10min_counts.csv
 (docs/traces.md says where the first two come from; the last holds the requests of ServeGen's m-large per 10 minutes, 14
-days, columns pool,ts,requests,active_clients). For each pair a model is trained on the source; then two runs on the first hours of the target, equal but for their start: random
-weights, or the source's. Printed is test wQL after each number of epochs, epoch 0 being no training at all, beside the
+days, columns pool,ts,requests,active_clients). For each pair a model is trained on the source; then two runs on the
+first hours of the target, equal but for their start and peak learning rate: random weights, or the source's. Printed is
+test wQL after each number of epochs, epoch 0 being no training at all, of the epoch that validation keeps, and of the
 baseline that is best on test.
 """
 
@@ -54,23 +55,43 @@ class _Pair:
 _PAIRS = (
     _Pair(
         name="coding week, its first half -> 12 h of the second",
-        **{"source": _WEEK, "source_days": (0, 3.5), "source_bin_s": 60.0},
-        **{"target": _WEEK, "target_days": (3.5, 7), "target_bin_s": 60.0, "split": "12,12,60"},
+        source=_WEEK,
+        source_days=(0, 3.5),
+        source_bin_s=60.0,
+        target=_WEEK,
+        target_days=(3.5, 7),
+        target_bin_s=60.0,
+        split="12,12,60",
     ),
     _Pair(
         name="ServeGen, 10 min bins -> 12 h of the coding week, 1 min bins",
-        **{"source": _POOL, "source_days": (0, 14), "source_bin_s": 600.0},
-        **{"target": _WEEK, "target_days": (2.9, 7), "target_bin_s": 60.0, "split": "12,12,74"},
+        source=_POOL,
+        source_days=(0, 14),
+        source_bin_s=600.0,
+        target=_WEEK,
+        target_days=(2.9, 7),
+        target_bin_s=60.0,
+        split="12,12,74",
     ),
     _Pair(
         name="coding week -> 2 days of ServeGen, 10 min bins",
-        **{"source": _WEEK, "source_days": (0, 7), "source_bin_s": 600.0},
-        **{"target": _POOL, "target_days": (0, 14), "target_bin_s": 600.0, "split": "2,1,11"},
+        source=_WEEK,
+        source_days=(0, 7),
+        source_bin_s=600.0,
+        target=_POOL,
+        target_days=(0, 14),
+        target_bin_s=600.0,
+        split="2,1,11",
     ),
     _Pair(
         name="coding week -> 29 min of the conversations, 10 s bins",
-        **{"source": _WEEK, "source_days": (3, 4), "source_bin_s": 10.0},
-        **{"target": _CHAT, "target_days": (0, 1), "target_bin_s": 10.0, "split": "50,20,30"},
+        source=_WEEK,
+        source_days=(3, 4),
+        source_bin_s=10.0,
+        target=_CHAT,
+        target_days=(0, 1),
+        target_bin_s=10.0,
+        split="50,20,30",
     ),
 )
 

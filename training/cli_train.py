@@ -107,7 +107,8 @@ def main(
     Each model trains into OUT/<model>; OUT/report.md shows every one beside the simple baselines. The split is by
     time, validation chooses, test is only reported. Ctrl-C loses at most one epoch: run again with --resume.
 
-    --tune searches what is not given: learning rate, weight decay, batch size, the models' hyper-parameters, the context.
+    --tune searches what is not given: learning rate, weight decay, batch size, the context and the models'
+    hyper-parameters.
     """
     from rich.console import Console
 

@@ -28,7 +28,7 @@ if TYPE_CHECKING:
 
 _RANDOM_TRIALS = 6
 _UNPRUNED_TRIALS = 4
-_UNPRUNED_EPOCHS = 0.2
+_UNPRUNED_EPOCHS = 0.3  # a small learning rate begins behind and may end ahead
 
 OnTrial = Callable[[int, Trial], None]
 """Called after every trial, those of an earlier call included, with its number from 1."""

@@ -106,17 +106,20 @@ def test_a_context_can_be_the_best(tmp_path):
     assert tuned.run.data.context == tuned.best.settings["context"]
 
 
-@pytest.mark.parametrize("killed_in", [1, 3, 8])
-def test_a_search_killed_in_a_trial_goes_on_to_the_trials_of_one_that_was_not(tmp_path, killed_in):
-    whole = tune(tmp_path / "whole", 9)
+@pytest.fixture(scope="module")
+def whole(tmp_path_factory):
+    return tune(tmp_path_factory.mktemp("whole"), 9)
 
+
+@pytest.mark.parametrize("killed_in", [1, 8])
+def test_a_search_killed_in_a_trial_goes_on_to_the_trials_of_one_that_was_not(whole, tmp_path, killed_in):
     def kill(model, number, trial):
         if number == killed_in:
             raise KeyboardInterrupt
 
     with pytest.raises(KeyboardInterrupt):
-        tune(tmp_path / "parts", 9, on_trial=kill)
-    assert trials_of(tune(tmp_path / "parts", 9)) == trials_of(whole)
+        tune(tmp_path, 9, on_trial=kill)
+    assert trials_of(tune(tmp_path, 9)) == trials_of(whole)
     assert any(trial.ended == PRUNED for trial in whole[0].trials)
 
 

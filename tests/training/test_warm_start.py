@@ -117,6 +117,11 @@ def test_settings_are_those_of_the_checkpoint_unless_given(source):
     assert warm_run(load_checkpoint(source), ["gru"], {}).fit.learning_rate == LEARNING_RATE
 
 
+def test_the_start_is_no_setting():
+    with pytest.raises(ConfigError, match="expected a known key, got 'start'"):
+        build_runs(["gru"], {"start": "0" * 64})
+
+
 def test_the_width_of_a_bin_may_differ(source):
     data, *_ = begin(source, wave(bin_s=600.0), bin_s=600.0)
     assert data.series.bin_s == 600.0
