@@ -53,6 +53,8 @@ def fit(
 ) -> Progress:
     """Train a forecaster; the best weights end up in the model and in the folder.
 
+    Where `config.fit.start` says that it begins with the weights of an earlier run, they count as epoch 0.
+
     Args:
         model: the forecaster, scaling fitted.
         source: windows of the series, on the device to train on.
@@ -88,6 +90,9 @@ def fit(
     batches = math.ceil(len(origins) / config.fit.batch_size)
     if progress.epoch:  # a kill may have come between the two files
         _write_metrics(folder, progress)
+    elif config.fit.start:  # weights of an earlier run may be the best there are
+        progress.best_wql = validation_wql(model, source, split.validation)
+        save_weights(folder / WEIGHTS, model)
 
     if not progress.epoch and model.anchored and len(split.validation):  # training may add nothing to the anchor
         progress.best_wql = validation_wql(model, source, split.validation)

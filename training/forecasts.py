@@ -12,7 +12,7 @@ import torch
 
 from training.backtest import rolling_demand, rolling_forecasts
 from training.baselines import run_baselines
-from training.checkpoint import JUDGED, Checkpoint, build_forecaster, load_checkpoint, load_weights
+from training.checkpoint import Checkpoint, judged_model, load_checkpoint
 from training.config import DataConfig, RunConfig
 from training.errors import ConfigError, TraceError
 from training.quantile_model import QuantileModel
@@ -105,6 +105,11 @@ def load_runs(paths: Sequence[str | Path]) -> list[Run]:
         checkpoint = load_checkpoint(folder)
         config = RunConfig.from_dict(checkpoint.meta["config"])
         shown = name if names.count(name) == 1 else str(folder)
+        if not isinstance(checkpoint.model, QuantileModel):
+            raise ConfigError(
+                f"{folder}: expected a trained model, got the baseline {checkpoint.meta['model']['name']}, "
+                "which every backtest has; leave it out"
+            )
         judged = judged_model(checkpoint, folder)
         runs.append(Run(name=shown, path=str(folder), checkpoint=checkpoint, judged=judged, config=config))
     for run in runs:
@@ -115,19 +120,6 @@ def load_runs(paths: Sequence[str | Path]) -> list[Run]:
             )
         _check_same(runs[0], run)
     return runs
-
-
-def judged_model(checkpoint: Checkpoint, folder: Path) -> QuantileModel:
-    """The model of a run as it was before it saw the validation part.
-
-    Raises:
-        CheckpointError: it was trained again on validation, and the weights from before that are not there.
-    """
-    if not RunConfig.from_dict(checkpoint.meta["config"]).fit.refit:
-        return checkpoint.model
-    model = build_forecaster(checkpoint.meta)
-    load_weights(folder / JUDGED, model)
-    return model.eval()
 
 
 def _check_same(first: Run, other: Run) -> None:
@@ -194,7 +186,7 @@ def notes_on(run: Run, data: Data) -> list[str]:
 
 def model_forecasts(run: Run, data: Data, *, device: torch.device) -> Forecasts:
     """Forecast with a trained model from every scored origin."""
-    model, judged = run.checkpoint.model.to(device), run.judged.to(device)
+    model, judged = run.checkpoint.trained.to(device), run.judged.to(device)
     source = window_source(data, device)
     training = run.checkpoint.meta["training"]
     return Forecasts(
