@@ -19,6 +19,8 @@ _FIRST_CHOICE = 5.0  # logit of the span that is best alone; the others share wh
 class EmpiricalAnchor(nn.Module):
     """(B, L, C) on the working scale -> (B, C, Q), non-decreasing over Q."""
 
+    share: torch.Tensor
+
     def __init__(self, *, channels: int, context: int, levels: tuple[float, ...]) -> None:
         """Create with equal weights.
 
@@ -31,6 +33,10 @@ class EmpiricalAnchor(nn.Module):
         self.spans = [span for span in SPANS if span < context] + [context]
         self.levels = levels
         self.mix = nn.Parameter(torch.zeros(len(self.spans), channels, len(levels)))
+        # Between two steps of a span in order; a buffer, as a tensor made in `forward` is no part of an exported graph.
+        self._places = [[level * (span - 1) for level in levels] for span in self.spans]
+        share = torch.tensor([[place - int(place) for place in places] for places in self._places])
+        self.register_buffer("share", share[..., None], persistent=False)  # (K, Q, 1)
 
     def forward(self, scaled: torch.Tensor) -> torch.Tensor:
         """The mixture of the spans' quantiles."""
@@ -54,11 +60,10 @@ class EmpiricalAnchor(nn.Module):
     def _each(self, values: torch.Tensor) -> torch.Tensor:
         """Quantiles of each span, interpolated as numpy does: (B, K, C, Q)."""
         found = []
-        for span in self.spans:
+        for k, (span, places) in enumerate(zip(self.spans, self._places, strict=True)):
+            share = self.share[k]
             ordered = values[:, -span:].sort(dim=1).values
-            places = [level * (span - 1) for level in self.levels]
             low = [int(place) for place in places]
-            share = torch.tensor([place - int(place) for place in places], device=values.device)[:, None]
             high = [min(place + 1, span - 1) for place in low]
             found.append((ordered[:, low] * (1 - share) + ordered[:, high] * share).transpose(1, 2))
         return torch.stack(found, dim=1)

@@ -50,6 +50,12 @@ class Checkpoint:
     windows: dict[str, np.ndarray]
     sha256: str
 
+    @property
+    def trained(self) -> QuantileModel:
+        """The model, where it is no baseline."""
+        assert isinstance(self.model, QuantileModel)
+        return self.model
+
 
 def write_atomically(path: Path, data: bytes) -> None:
     """Write a file so that a reader, a crash or a full disk never leaves a half-written one."""
@@ -86,6 +92,20 @@ def build_forecaster(meta: dict[str, Any]) -> QuantileModel:
         anchored=model["anchored"],
         recent=model["recent"],
     )
+
+
+def judged_model(checkpoint: Checkpoint, folder: Path) -> QuantileModel:
+    """The model of a run as it was before it saw the validation part.
+
+    Raises:
+        CheckpointError: it was trained again on validation, and the weights from before that are not there.
+    """
+    if not RunConfig.from_dict(checkpoint.meta["config"]).fit.refit:
+        return checkpoint.trained
+    model = build_forecaster(checkpoint.meta)
+    assert isinstance(model, QuantileModel)
+    load_weights(folder / JUDGED, model)
+    return model.eval()
 
 
 def save_weights(path: Path, model: torch.nn.Module) -> None:

@@ -5,13 +5,20 @@ from __future__ import annotations
 import json
 import sys
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import click
 
 from training.cli import Command
 from training.cli_input import input_options, read_input
 from training.errors import ConfigError
+
+if TYPE_CHECKING:
+    from rich.console import Console
+
+    from training.config import RunConfig
+    from training.trace import Trace
+    from training.tune import Tuned
 
 _EPILOG = """\b
 Examples:
@@ -20,6 +27,8 @@ Examples:
   fcast-train --trace t.csv --model transformer --set d_model=128 --set learning_rate=0.001
   fcast-train --trace t.csv --model gru,recent_quantiles
   fcast-train --trace t.csv --config run.toml --resume
+  fcast-train --trace newer.csv --from runs/gru --out runs/newer
+  fcast-train --trace t.csv --series load --context 60 --model gru --tune 20
 
 \b
 Settings for --set and the TOML file (flat, the same keys):
@@ -48,10 +57,8 @@ def _complete_models(ctx: click.Context, param: click.Parameter, incomplete: str
 @click.option(
     "--model",
     "models",
-    default="gru",
-    show_default=True,
     shell_complete=_complete_models,
-    help="Architectures, comma-separated: lstm, gru, dlinear, transformer, multiscale, or any registered one. "
+    help="Architectures, comma-separated: lstm, gru, dlinear, transformer, multiscale, or any registered one. [gru] "
     "Also simple baselines, tuned and saved for export: last_value, mean_of_last, exponential_smoothing, damped_holt, "
     "kalman, kalman_log1p, seasonal_naive, recent_quantiles.",
 )
@@ -67,6 +74,14 @@ def _complete_models(ctx: click.Context, param: click.Parameter, incomplete: str
 @click.option("--epochs", type=int, help="Most passes over the training windows. [30]")
 @click.option("--seed", type=int, help="Seed; equal seeds give equal weights on the CPU. [0]")
 @click.option("--device", help="auto, cpu, cuda, cuda:N or mps. [auto]")
+@click.option(
+    "--from",
+    "start_path",
+    type=click.Path(path_type=Path),
+    metavar="CHECKPOINT",
+    help="Begin with the weights of this run, on newer data or another service; its settings hold.",
+)
+@click.option("--tune", "trials", type=int, metavar="N", help="Search settings in N trials, then train the best.")
 @click.option("--config", type=click.Path(path_type=Path), help="TOML file of settings; options override it.")
 @click.option("--set", "sets", multiple=True, metavar="KEY=VALUE", help="Any setting; repeatable.")
 @click.option(
@@ -80,8 +95,10 @@ def main(
     format_: str | None,
     columns: str | None,
     clean: bool,
-    models: str,
+    models: str | None,
     ensemble: bool,
+    start_path: Path | None,
+    trials: int | None,
     config: Path | None,
     sets: tuple[str, ...],
     out: Path,
@@ -94,28 +111,32 @@ def main(
 
     Each model trains into OUT/<model>; OUT/report.md shows every one beside the simple baselines. The split is by
     time, validation chooses, test is only reported. Ctrl-C loses at most one epoch: run again with --resume.
+
+    --tune searches what is not given: learning rate, weight decay, batch size, the context and the models'
+    hyper-parameters.
     """
     from rich.console import Console
 
+    from training.checkpoint import load_checkpoint
     from training.compare import check_runs, train_models
-    from training.config import build_runs, load_toml, parse_setting
+    from training.config import build_runs
     from training.device import resolve_device
     from training.plots import plot_loss
     from training.progress import TrainingProgress
     from training.report import legend, next_command, save_report, table
     from training.run import prepare
+    from training.warm_start import warm_run
 
-    names = [name.strip() for name in models.split(",") if name.strip()]
-    if not names or len(set(names)) != len(names):
-        raise ConfigError(f"--model: expected different names, comma-separated, got '{models}'; correct it")
-    settings = load_toml(config) if config else {}
-    settings |= dict(parse_setting(text) for text in sets)
-    if options["split"] is not None:
-        options["split"] = parse_setting(f"split={options['split']}")[1]
-    settings |= {key: value for key, value in options.items() if value is not None}
-    runs = build_runs(names, settings)
+    names = _names(models)
+    settings = _settings(config, sets, options)
+    start = load_checkpoint(start_path) if start_path else None
+    runs = [warm_run(start, names, settings)] if start else build_runs(names or ["gru"], settings)
     device = resolve_device(runs[0].fit.device)
     check_runs(runs, out, resume=resume, overwrite=overwrite, ensemble=ensemble)
+    if trials is not None:
+        from training.tune import check_search
+
+        check_search(runs, out, trials=trials, warm=start is not None, resume=resume, overwrite=overwrite)
     trace = read_input(traces, format_, columns, clean)
     data = prepare(trace, runs[0].data)
     click.echo(
@@ -123,14 +144,30 @@ def main(
         f"with {len(data.split.train):,} training windows, on {device}",
         err=True,
     )
+    searched: list[Tuned] = []
     try:
+        if trials is not None:
+            searched = _tune(trace, runs, settings, out, trials=trials, overwrite=overwrite)
+            runs = [one.run for one in searched]
+            data = prepare(trace, runs[0].data)
         with TrainingProgress(windows=len(data.split.train), epochs=runs[0].fit.epochs) as progress:
             report = train_models(
-                data, runs, out, resume=resume, overwrite=overwrite, ensemble=ensemble, on_model=progress.on_model
+                data,
+                runs,
+                out,
+                resume=resume,
+                overwrite=overwrite,
+                ensemble=ensemble,
+                start=start,
+                on_model=progress.on_model,
             )
     except KeyboardInterrupt:
         click.echo("Stopped. Run the same command with --resume to go on from the last whole epoch.", err=True)
         raise
+    if searched:
+        from training.search_report import search_facts
+
+        report["search"] = search_facts(searched)
     save_report(report, out)
     for model in report["models"]:
         folder = Path(model["folder"])
@@ -142,6 +179,57 @@ def main(
         click.echo(json.dumps(report))
         return
     console = Console(highlight=False, width=None if sys.stdout.isatty() else 120)
+    _show_search(searched, out, console)
     console.print(table(report, width=console.width))
     click.echo(legend(report))
     click.echo(f"Report: {out / 'report.md'}\nNext: {next_command(report, out)}")
+
+
+def _names(models: str | None) -> list[str]:
+    """Names of `--model`; none when it is not given."""
+    if models is None:
+        return []
+    names = [name.strip() for name in models.split(",") if name.strip()]
+    if not names or len(set(names)) != len(names):
+        raise ConfigError(f"--model: expected different names, comma-separated, got '{models}'; correct it")
+    return names
+
+
+def _settings(config: Path | None, sets: tuple[str, ...], options: dict[str, Any]) -> dict[str, Any]:
+    """Flat settings that were given: the file's, then those of --set, then the options."""
+    from training.config import load_toml, parse_setting
+
+    settings = load_toml(config) if config else {}
+    settings |= dict(parse_setting(text) for text in sets)
+    if options["split"] is not None:
+        options["split"] = parse_setting(f"split={options['split']}")[1]
+    return settings | {key: value for key, value in options.items() if value is not None}
+
+
+def _tune(
+    trace: Trace, runs: list[RunConfig], settings: dict[str, Any], out: Path, *, trials: int, overwrite: bool
+) -> list[Tuned]:
+    from training.search_report import SearchProgress
+    from training.tune import tune_models
+
+    with SearchProgress(trials=trials, epochs=runs[0].fit.epochs) as progress:
+        return tune_models(
+            trace,
+            runs,
+            settings,
+            out,
+            trials=trials,
+            overwrite=overwrite,
+            on_trial=progress.on_trial,
+            on_epoch=progress.on_epoch,
+        )
+
+
+def _show_search(searched: list[Tuned], out: Path, console: Console) -> None:
+    from training.search_report import set_options, trials_table
+
+    for one in searched:
+        console.print(trials_table(one))
+        click.echo(f"Trained with {set_options(one)}")
+    if searched:
+        click.echo(f"Settings of the best: {out / 'tuned.toml'}, for --config\n")

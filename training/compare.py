@@ -11,7 +11,7 @@ import numpy as np
 
 from training.baseline_run import save_baseline
 from training.baselines import BaselineForecast, left_out, run_baselines
-from training.checkpoint import LAST, META, WEIGHTS, read_meta
+from training.checkpoint import JUDGED, LAST, META, WEIGHTS, Checkpoint, read_meta
 from training.config import RunConfig
 from training.ensemble import NAME as ENSEMBLE
 from training.ensemble import build_ensemble
@@ -19,7 +19,7 @@ from training.errors import ConfigError
 from training.fit import OnBatch, OnEpoch
 from training.forecaster import build_network
 from training.metrics import scores
-from training.run import Data, train_model
+from training.run import Data, check_start, train_model
 
 OnModel = Callable[[str], tuple[OnBatch, OnEpoch]]
 """Called when a model's training begins; gives the two callbacks of `fit`."""
@@ -48,7 +48,7 @@ def check_runs(runs: Sequence[RunConfig], out: Path, *, resume: bool, overwrite:
                 values=3,
             )
         folder = out / run.model.model
-        earlier = _earlier(folder)
+        earlier = earlier_files(folder)
         if earlier and not (resume or overwrite):
             raise ConfigError(
                 f"{folder}: expected no earlier run, got {earlier[0].name}; give --resume to go on with it, "
@@ -56,8 +56,9 @@ def check_runs(runs: Sequence[RunConfig], out: Path, *, resume: bool, overwrite:
             )
 
 
-def _earlier(folder: Path) -> list[Path]:
-    return [folder / name for name in (META, LAST, WEIGHTS) if (folder / name).exists()]
+def earlier_files(folder: Path) -> list[Path]:
+    """Files of a finished or interrupted run in a run folder."""
+    return [folder / name for name in (META, LAST, WEIGHTS, JUDGED) if (folder / name).exists()]
 
 
 def tune_baselines(data: Data) -> list[BaselineForecast]:
@@ -102,12 +103,13 @@ def train_models(
     overwrite: bool,
     on_model: OnModel,
     ensemble: bool = False,
+    start: Checkpoint | None = None,
 ) -> dict[str, Any]:
     """Train several models, which `check_runs` let through, into `out/<model>` and compare them with the baselines.
 
     A run that names a baseline is tuned, saved like a model and stands in the report among the baselines, with its
     folder. Finished runs on the same data that `out` holds already stand in the report too. With `ensemble`, the mean
-    of the models trained now is one more run, `out/ensemble`.
+    of the models trained now is one more run, `out/ensemble`. `start` is what the one run begins with.
 
     Returns:
         The report, as JSON values; see `training.report`.
@@ -118,6 +120,8 @@ def train_models(
     """
     if not len(data.split.test):
         raise ConfigError(f"split: expected a test part for the report, got {data.config.split}; give all three parts")
+    if start is not None:
+        check_start(data, runs[0], start)
     names = [run.model.model for run in runs] + ([ENSEMBLE] if ensemble else [])
     tuned = {baseline.name: baseline for baseline in tune_baselines(data)}
     baselines = {row["name"]: row for row in score_baselines(data, list(tuned.values()))}
@@ -143,7 +147,7 @@ def train_models(
         folder = out / run.model.model
         folder.mkdir(parents=True, exist_ok=True)
         if overwrite:
-            for path in _earlier(folder):
+            for path in earlier_files(folder):
                 path.unlink()
         if run.model.is_baseline:
             row = baselines[run.model.model]
@@ -152,11 +156,11 @@ def train_models(
             row["folder"] = os.fspath(folder)
             continue
         on_batch, on_epoch = on_model(run.model.model)
-        meta = train_model(data, run, folder, resume=resume, on_batch=on_batch, on_epoch=on_epoch).meta
+        meta = train_model(data, run, folder, resume=resume, start=start, on_batch=on_batch, on_epoch=on_epoch).meta
         rows[folder.name] = _row(folder, meta)
     if ensemble:
-        trained = [out / run.model.model for run in runs if not run.model.is_baseline]
-        rows[ENSEMBLE] = _row(out / ENSEMBLE, build_ensemble(data, trained, out / ENSEMBLE).meta)
+        folders = [out / run.model.model for run in runs if not run.model.is_baseline]
+        rows[ENSEMBLE] = _row(out / ENSEMBLE, build_ensemble(data, folders, out / ENSEMBLE).meta)
     models = [rows[name] for name in sorted(rows)]
     best = min(models, key=lambda row: float(row["validation"]["wql"]["mean"]), default=None)
     return {

@@ -140,6 +140,8 @@ class FitConfig:
     """At the end, train again on train and validation together, for as many epochs as validation found best."""
     gradient_checkpointing: bool = False
     """Compute activations again in the backward pass instead of keeping them: less memory, the same weights, slower."""
+    start: str | None = None
+    """sha256 of the weights that training begins with; None for random ones. Set by `--from`, not by `--set`."""
 
     def __post_init__(self) -> None:
         """Check every field."""
@@ -228,7 +230,7 @@ def build_runs(models: Sequence[str], settings: Mapping[str, Any]) -> list[RunCo
         f.name: (part, f.type)
         for part, cls in (("data", DataConfig), ("model", ForecasterConfig), ("fit", FitConfig))
         for f in fields(cls)
-        if f.name not in ("model", "params")
+        if f.name not in ("model", "params", "start")
     }
     hyper: dict[str, Any] = {}
     for key, value in settings.items():

@@ -6,10 +6,10 @@ from collections.abc import Sequence
 from dataclasses import replace
 from pathlib import Path
 
-from training.checkpoint import JUDGED, Checkpoint, build_forecaster, load_checkpoint, load_weights
+from training.checkpoint import Checkpoint, judged_model, load_checkpoint
 from training.config import RunConfig
 from training.device import resolve_device
-from training.quantile_model import Ensemble, QuantileModel
+from training.quantile_model import Ensemble
 from training.run import Data, finish_run
 
 NAME = "ensemble"
@@ -26,8 +26,8 @@ def build_ensemble(data: Data, folders: Sequence[Path], folder: Path) -> Checkpo
     members = [load_checkpoint(path) for path in folders]
     first = RunConfig.from_dict(members[0].meta["config"])
     device = resolve_device(first.fit.device)
-    final = Ensemble([_forecaster(member) for member in members]).to(device)
-    judged = Ensemble([_judged(path, member) for path, member in zip(folders, members, strict=True)]).to(device)
+    final = Ensemble([member.trained for member in members]).to(device)
+    judged = Ensemble([judged_model(member, path) for member, path in zip(members, folders, strict=True)]).to(device)
     facts = {
         "name": NAME,
         "params": {},
@@ -36,7 +36,7 @@ def build_ensemble(data: Data, folders: Sequence[Path], folder: Path) -> Checkpo
     }
     training = {
         key: max(member.meta["training"][key] for member in members)
-        for key in ("epochs_trained", "best_epoch", "early_stopped", "final_train_loss", "best_validation_wql")
+        for key in ("epochs_trained", "best_epoch", "early_stopped", "final_train_loss")
     } | {
         "device": members[0].meta["training"]["device"],
         "seconds": round(sum(member.meta["training"]["seconds"] for member in members), 3),
@@ -44,16 +44,3 @@ def build_ensemble(data: Data, folders: Sequence[Path], folder: Path) -> Checkpo
     folder.mkdir(parents=True, exist_ok=True)
     config = replace(first, model=replace(first.model, params={}))
     return finish_run(data, config, folder, judged, final, facts=facts, training=training)
-
-
-def _forecaster(member: Checkpoint) -> QuantileModel:
-    assert isinstance(member.model, QuantileModel), "simple baselines are no members"
-    return member.model
-
-
-def _judged(folder: Path, member: Checkpoint) -> QuantileModel:
-    if not (folder / JUDGED).exists():
-        return _forecaster(member)
-    model = build_forecaster(member.meta)
-    load_weights(folder / JUDGED, model)
-    return model

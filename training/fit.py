@@ -23,6 +23,7 @@ from training.config import RunConfig
 from training.device import amp_dtype
 from training.economy import economical
 from training.errors import TrainingError
+from training.forecaster import Forecaster
 from training.loss import pinball_loss
 from training.metrics import wql
 from training.quantile_model import QuantileModel
@@ -39,7 +40,7 @@ OnEpoch = Callable[[dict[str, float]], None]
 
 
 def fit(
-    model: QuantileModel,
+    model: Forecaster,
     source: WindowSource,
     split: Split,
     *,
@@ -51,6 +52,8 @@ def fit(
     on_epoch: OnEpoch = lambda line: None,
 ) -> Progress:
     """Train a forecaster; the best weights end up in the model and in the folder.
+
+    Where `config.fit.start` says that it begins with the weights of an earlier run, they count as epoch 0.
 
     Args:
         model: the forecaster, scaling fitted.
@@ -87,6 +90,9 @@ def fit(
     batches = math.ceil(len(origins) / config.fit.batch_size)
     if progress.epoch:  # a kill may have come between the two files
         _write_metrics(folder, progress)
+    elif config.fit.start:  # weights of an earlier run may be the best there are
+        progress.best_wql = validation_wql(model, source, split.validation)
+        save_weights(folder / WEIGHTS, model)
 
     if not progress.epoch and model.anchored and len(split.validation):  # training may add nothing to the anchor
         progress.best_wql = validation_wql(model, source, split.validation)

@@ -13,7 +13,7 @@ import torch
 from training import statistical
 from training.backtest import rolling_demand, rolling_forecasts
 from training.baselines import NAMES, run_baselines
-from training.checkpoint import JUDGED, Checkpoint, build_forecaster, load_checkpoint, load_weights
+from training.checkpoint import Checkpoint, judged_model, load_checkpoint
 from training.config import DataConfig, RunConfig
 from training.errors import ConfigError, TraceError
 from training.quantile_model import QuantileModel
@@ -128,24 +128,6 @@ def load_runs(paths: Sequence[str | Path]) -> list[Run]:
     return runs
 
 
-def judged_model(checkpoint: Checkpoint, folder: Path) -> QuantileModel:
-    """The model of a run as it was before it saw the validation part.
-
-    Raises:
-        CheckpointError: it was trained again on validation, and the weights from before that are not there.
-    """
-    if not RunConfig.from_dict(checkpoint.meta["config"]).fit.refit:
-        return _trained(checkpoint)
-    model = build_forecaster(checkpoint.meta)
-    load_weights(folder / JUDGED, model)
-    return model.eval()
-
-
-def _trained(checkpoint: Checkpoint) -> QuantileModel:
-    assert isinstance(checkpoint.model, QuantileModel), "runs of baselines are not loaded"
-    return checkpoint.model
-
-
 def _check_same(first: Run, other: Run) -> None:
     ours, theirs = first.config.data, other.config.data
     # The stride thins training windows alone; validation and test are the same with any.
@@ -210,7 +192,7 @@ def notes_on(run: Run, data: Data) -> list[str]:
 
 def model_forecasts(run: Run, data: Data, *, device: torch.device) -> Forecasts:
     """Forecast with a trained model from every scored origin."""
-    model, judged = _trained(run.checkpoint).to(device), run.judged.to(device)
+    model, judged = run.checkpoint.trained.to(device), run.judged.to(device)
     source = window_source(data, device)
     training = run.checkpoint.meta["training"]
     return Forecasts(

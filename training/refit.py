@@ -14,8 +14,9 @@ from typing import TYPE_CHECKING
 import numpy as np
 import torch
 
+from training.checkpoint import judged_model
 from training.errors import ConfigError
-from training.forecasts import Forecasts, Run, baseline_forecasts, judged_model, model_forecasts
+from training.forecasts import Forecasts, Run, baseline_forecasts, model_forecasts
 from training.run import Data, prepare, train_model
 
 if TYPE_CHECKING:

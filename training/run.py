@@ -5,6 +5,7 @@ from __future__ import annotations
 import platform
 import time
 from dataclasses import dataclass, replace
+from functools import partial
 from importlib.metadata import version
 from pathlib import Path
 from typing import Any
@@ -19,6 +20,7 @@ from training.checkpoint import (
     META,
     WEIGHTS,
     Checkpoint,
+    build_forecaster,
     load_checkpoint,
     load_weights,
     save_checkpoint,
@@ -36,6 +38,7 @@ from training.scaling import CYCLES_S
 from training.series import UNITS, Series, build_series, widen
 from training.skill import measure_skill
 from training.trace import Trace
+from training.warm_start import check_fits, start_from
 from training.windows import Split, WindowSource, split_windows, widen_split
 
 KEPT_WINDOWS = 512
@@ -110,12 +113,45 @@ def scored_parts(data: Data) -> dict[str, np.ndarray]:
     return {part: origins for part, origins in parts.items() if len(origins)}
 
 
+def build_model(data: Data, config: RunConfig) -> Forecaster:
+    """The forecaster to train, on the CPU: random weights, scaling fitted.
+
+    Raises:
+        ConfigError: it can't be built as asked.
+    """
+    torch.manual_seed(config.fit.seed)
+    model = build_forecaster({**data_facts(data), "model": _model_facts(data, config)})
+    assert isinstance(model, Forecaster)
+    model.fit_statistics(data.series, data.split)
+    return model
+
+
+def check_start(data: Data, config: RunConfig, start: Checkpoint) -> None:
+    """Check that a run can begin with the weights of another; see `training.warm_start.check_fits`."""
+    check_fits(start, {**data_facts(data), "model": _model_facts(data, config)})
+
+
+def _model_facts(data: Data, config: RunConfig) -> dict[str, Any]:
+    """What `training.checkpoint.build_forecaster` builds the model from."""
+    return {
+        "name": config.model.model,
+        "params": config.model.params,
+        "log": config.model.log,
+        "center": config.model.center,
+        "calendar": list(_calendar(config.model.calendar, data)),
+        "demand": data.series.kind == "load",
+        "anchored": data.series.kind == "requests" and config.model.anchor,
+        "recent": config.model.recent,
+    }
+
+
 def train_model(
     data: Data,
     config: RunConfig,
     folder: Path,
     *,
     resume: bool = False,
+    start: Checkpoint | None = None,
     on_batch: OnBatch = lambda windows, loss: None,
     on_epoch: OnEpoch = lambda line: None,
 ) -> Checkpoint:
@@ -126,6 +162,7 @@ def train_model(
         config: of this model; its data part is the one of `data`.
         folder: run folder, claimed.
         resume: go on from what the folder holds; a finished run is returned as it is.
+        start: begin with these weights rather than random ones; `config.fit.start` is their hash.
         on_batch: see `training.fit`.
         on_epoch: see `training.fit`.
 
@@ -138,39 +175,25 @@ def train_model(
     started = time.perf_counter()
     source = window_source(data, resolve_device(config.fit.device))
     fingerprint = data.trace.fingerprint()
-    callbacks = {"on_batch": on_batch, "on_epoch": on_epoch}
-    model = _new_model(data, config, source)
-    progress = fit(
-        model, source, data.split, config=config, folder=folder, fingerprint=fingerprint, resume=resume, **callbacks
-    )
+    train = partial(fit, source=source, fingerprint=fingerprint, resume=resume, on_batch=on_batch, on_epoch=on_epoch)
+    if start is not None:
+        check_start(data, config, start)
+
+    def begin() -> tuple[Forecaster, str]:
+        fresh = build_model(data, config).to(source.device)
+        return fresh, start_from(fresh, start, source, data.split) if start else "new"
+
+    model, statistics = begin()
+    progress = train(model, split=data.split, config=config, folder=folder)
     load_weights(folder / WEIGHTS, model)
     final = model
     if config.fit.refit and progress.best_epoch:
-        final = _new_model(data, config, source)
+        final, _ = begin()
         again = replace(config, fit=replace(config.fit, epochs=progress.best_epoch))
         (folder / REFIT).mkdir(exist_ok=True)
         known = replace(data.split, train=data.split.known, validation=data.split.validation[:0])
-        fit(
-            final,
-            source,
-            known,
-            config=again,
-            folder=folder / REFIT,
-            fingerprint=fingerprint,
-            resume=resume,
-            **callbacks,
-        )
+        train(final, split=known, config=again, folder=folder / REFIT)
         load_weights(folder / REFIT / WEIGHTS, final)
-    facts = {
-        "name": config.model.model,
-        "params": config.model.params,
-        "log": config.model.log,
-        "center": config.model.center,
-        "calendar": list(_calendar(config.model.calendar, data)),
-        "demand": model.forecasts_demand,
-        "anchored": model.anchor is not None,
-        "recent": config.model.recent,
-    }
     training = {
         "device": str(source.device),
         "seconds": round(time.perf_counter() - started, 3),
@@ -179,8 +202,10 @@ def train_model(
         "early_stopped": stopped_early(progress, patience=config.fit.patience),
         "final_train_loss": progress.history[-1]["train_loss"],
         "best_validation_wql": progress.best_wql,
+        "from": start.sha256 if start else None,
+        "statistics": statistics,
     }
-    return finish_run(data, config, folder, model, final, facts=facts, training=training)
+    return finish_run(data, config, folder, model, final, facts=_model_facts(data, config), training=training)
 
 
 def check_finished(data: Data, config: RunConfig, folder: Path) -> Checkpoint:
@@ -225,7 +250,8 @@ def finish_run(
     kind = calibrate(judged, source, data.split.validation) if config.model.calibrate else NONE
     final.offset.copy_(judged.offset)
     save_weights(folder / WEIGHTS, final)
-    if judged is not final:
+    (folder / JUDGED).unlink(missing_ok=True)
+    if config.fit.refit:
         save_weights(folder / JUDGED, judged)
     meta: dict[str, Any] = {
         **data_facts(data),
@@ -241,28 +267,6 @@ def finish_run(
     meta["skill"] = measure_skill(data.wide, data.wide_split, data.config, found=meta["scores"]["validation"])
     save_checkpoint(folder, meta, _kept_windows(data, source))
     return load_checkpoint(folder)
-
-
-def _new_model(data: Data, config: RunConfig, source: WindowSource) -> Forecaster:
-    """A forecaster with random weights, its scaling fitted on the training part."""
-    torch.manual_seed(config.fit.seed)
-    model = Forecaster(
-        model=config.model.model,
-        params=config.model.params,
-        channels=len(data.series.channels),
-        context=data.config.context,
-        horizon=data.config.horizon,
-        levels=data.config.levels,
-        log=config.model.log,
-        center=config.model.center,
-        calendar=_calendar(config.model.calendar, data),
-        ratio=data.config.ratio,
-        demand=data.series.kind == "load",
-        anchored=data.series.kind == "requests" and config.model.anchor,
-        recent=config.model.recent,
-    )
-    model.fit_statistics(data.series, data.split)
-    return model.to(source.device)
 
 
 def _calendar(choice: str, data: Data) -> tuple[str, ...]:

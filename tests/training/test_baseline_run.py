@@ -164,3 +164,12 @@ def test_a_backtest_leaves_runs_of_baselines_out_as_it_shows_every_baseline_anyw
     assert names.count("kalman") == 1
     with pytest.raises(ConfigError, match=r"expected a run of a trained model, got simple baselines alone \(kalman\)"):
         load_runs(folders[:1])
+
+
+def test_a_baseline_is_neither_searched_nor_started_from(trace_file: Path, tmp_path: Path) -> None:
+    pytest.importorskip("optuna")
+    message = "--tune: expected models to train, got the baseline kalman; give it without --tune"
+    assert message in one_line(train(trace_file, tmp_path, "gru,kalman", "--tune", "2"), 2)
+    assert train(trace_file, tmp_path, "kalman").exit_code == 0
+    again = train(trace_file, tmp_path / "again", "kalman", "--from", str(tmp_path / "kalman"))
+    assert "--from: expected a trained model, got the baseline kalman" in one_line(again, 2)

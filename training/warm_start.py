@@ -1,0 +1,132 @@
+"""Training that starts from the weights of an earlier run: `fcast-train --from`.
+
+A network sees windows centred on their own mean and divided by a spread, so weights found on one service are a start
+for another. The statistics of that front end are the source's or the new trace's: whichever forecasts validation better
+before any training. The source's win on newer data of the same service, where the level itself tells the hour; the new
+trace's win on a service of another size, where the source's level feature would be far outside of what it has seen.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from dataclasses import replace
+from typing import Any
+
+from training.backtest import rolling_forecasts, thin
+from training.baseline_model import BaselineModel
+from training.checkpoint import Checkpoint, set_weights
+from training.config import RunConfig, build_runs
+from training.errors import ConfigError
+from training.forecaster import Forecaster
+from training.metrics import wql
+from training.registry import model_params
+from training.windows import Split, WindowSource
+
+_REFITTED = {
+    "kept": (),
+    "moved": ("scaling.unit", "scaling.alpha", "scaling.spread", "scaling.level_mean"),
+    "new": ("scaling.unit", "scaling.alpha", "scaling.spread", "scaling.level_mean", "scaling.level_spread"),
+}
+"""Buffers that are the new trace's, by choice of the statistics."""
+_MOST_WINDOWS = 2_000
+LEARNING_RATE = 0.001
+"""Peak of the learning rate unless another is given: half the usual one."""
+
+
+def warm_run(start: Checkpoint, models: Sequence[str], given: Mapping[str, Any]) -> RunConfig:
+    """The run that begins with a checkpoint's weights: its architecture, shapes and scaling, and what is given.
+
+    Args:
+        start: the checkpoint.
+        models: names asked for; none for the checkpoint's.
+        given: flat settings; those that must be the same are checked by `check_fits`.
+
+    Raises:
+        ConfigError: the checkpoint is an ensemble or a simple baseline, or other models are asked for.
+    """
+    model, data = start.meta["model"], start.meta["config"]["data"]
+    if isinstance(start.model, BaselineModel):
+        raise ConfigError(
+            f"--from: expected a trained model, got the baseline {model['name']}; tune it anew, without --from"
+        )
+    if "members" in model:
+        members = ", ".join(member["name"] for member in model["members"])
+        raise ConfigError(f"--from: expected one architecture, got an ensemble of {members}; give the run of a member")
+    if models and list(models) != [model["name"]]:
+        raise ConfigError(f"--from: expected --model {model['name']} as in that checkpoint, got {', '.join(models)}")
+    settings = {key: data[key] for key in ("series", "bin_s", "step_s", "gap_s", "context", "horizon", "levels")}
+    settings |= {"log": model["log"], "center": model["center"], "calendar": "+".join(model["calendar"]) or "none"}
+    settings |= {"anchor": model["anchored"], "recent": model["recent"]}
+    settings |= {"learning_rate": LEARNING_RATE, **model["params"]}
+    known = {key: value for key, value in settings.items() if value is not None}
+    (run,) = build_runs([model["name"]], {**known, **given})
+    return replace(run, fit=replace(run.fit, start=start.sha256))
+
+
+def check_fits(start: Checkpoint, facts: dict[str, Any]) -> None:
+    """Check that weights mean the same in the run to train.
+
+    The width of a bin may differ: nothing in the weights depends on it.
+
+    Args:
+        start: the checkpoint to start from.
+        facts: of the run to train, as in `checkpoint.json`.
+
+    Raises:
+        ConfigError: naming the first difference of architecture, shapes or scaling.
+    """
+    ours = _shape(facts)
+    for key, value in _shape(start.meta).items():
+        if ours.get(key) != value:
+            raise ConfigError(
+                f"--from: expected {key} = {value} as in that checkpoint, got {ours.get(key)}; "
+                "leave the setting out to take the checkpoint's, or train without --from"
+            )
+
+
+def start_from(model: Forecaster, start: Checkpoint, source: WindowSource, split: Split) -> str:
+    """Give a forecaster, its scaling fitted to the new trace, the weights of another that `check_fits` let through.
+
+    Args:
+        model: set to the weights, uncalibrated, with the statistics that suit them.
+        start: the checkpoint.
+        source: windows of the new series.
+        split: its origins; only validation is read.
+
+    Returns:
+        Whose statistics they are: "kept" for the checkpoint's, "new" for those of the new trace, "moved" for the latter
+        but with the checkpoint's spread of levels, which a short trace knows badly.
+
+    Raises:
+        CheckpointError: the weights do not fit.
+    """
+    own, theirs = ({name: t.clone() for name, t in m.state_dict().items()} for m in (model, start.model))
+    theirs["offset"] = own["offset"]  # zeros: calibration is the last step of a run
+    origins = thin(split.validation, _MOST_WINDOWS)
+    found: dict[str, float] = {}
+    for kind, names in _REFITTED.items():
+        set_weights(model, theirs | {name: own[name] for name in names}, where="--from")
+        found[kind] = float(wql(*rolling_forecasts(model, source, origins), model.levels).mean())
+    best = min(found, key=lambda kind: found[kind])
+    set_weights(model, theirs | {name: own[name] for name in _REFITTED[best]}, where="--from")
+    return best
+
+
+def _shape(facts: dict[str, Any]) -> dict[str, Any]:
+    model = facts["model"]
+    return {
+        "model": model["name"],
+        **model_params(model["name"]),
+        **model["params"],
+        "series": facts["kind"],
+        "channels": list(facts["channels"]),
+        "context": facts["context"],
+        "horizon": facts["horizon"],
+        "levels": list(facts["levels"]),
+        "bins per forecast step": 1 if facts["bin_s"] is None else round(facts["step_s"] / facts["bin_s"]),
+        "log": model["log"],
+        "center": model["center"],
+        "calendar": "+".join(model["calendar"]) or "none",
+        "anchor": model["anchored"],
+        "recent": model["recent"],
+    }
