@@ -33,7 +33,7 @@ def check_runs(runs: Sequence[RunConfig], out: Path, *, resume: bool, overwrite:
             `resume` nor `overwrite` is given.
     """
     if ensemble and sum(not run.model.is_baseline for run in runs) < 2:
-        raise ConfigError("--ensemble: expected two trained models or more, got fewer; name several with --model")
+        raise ConfigError("--ensemble: expected two models or more to train, got fewer; name several with --model")
     if resume and overwrite:
         raise ConfigError("--resume: expected it without --overwrite, got both; give one of them")
     for run in runs:

@@ -148,7 +148,7 @@ def test_a_baselines_name_is_completed_and_known_but_is_no_architecture() -> Non
 def test_a_baseline_takes_no_hyper_parameter_and_no_part_in_an_ensemble(tmp_path: Path) -> None:
     with pytest.raises(ConfigError, match="expected a known key, got 'hidden_size'"):
         build_runs(["kalman"], {"hidden_size": 8})
-    with pytest.raises(ConfigError, match="--ensemble: expected two trained models or more"):
+    with pytest.raises(ConfigError, match="--ensemble: expected two models or more to train"):
         check_runs(build_runs(["gru", "kalman"], {}), tmp_path, resume=False, overwrite=False, ensemble=True)
 
 
