@@ -1,8 +1,9 @@
 """Scaling and its inverse, both inside the exported graph.
 
 Raw values differ by orders of magnitude within a day and between services, so a network sees them
-- on a log scale: y = log(x / unit + 1), with one unit per channel (token and request counts: 1; seconds: a short
-  inter-arrival of the training part);
+- on a log scale: y = log(x / unit + 1), with one unit per channel. Single requests: 1 token, or a short inter-arrival
+  of the training part. Load: the size of one request (1, or its mean tokens), or a tenth of the mean bin, or the mean
+  bin, where that suits the training part clearly better: bursts among idle bins want a scale straight near zero;
 - centred per window: minus the window's level (after RevIN, Kim et al. 2022, and the mean scaling of DeepAR and
   Chronos), so that a level never seen in training looks like one that was. The level is a weighted mean of the window,
   newer steps weighing more; how much more is what foretells the training part best, as in exponential smoothing;
@@ -27,6 +28,8 @@ from training.windows import Split
 HARMONICS = 4
 CYCLES_S = {"day": 86400.0, "week": 604800.0}
 _ALPHAS = (0.0, 0.02, 0.05, 0.1, 0.2, 0.3, 0.5, 0.7, 0.9)  # 0: the plain mean
+_JUDGED = (0.1, 0.5, 0.9, 0.99)
+_CLEARLY = 0.03  # what another unit must gain over that of one request
 _MAX_LOG = 30.0  # exp(30) units is 1e13: beyond any load, within float32
 _MIN_SPREAD = 1e-2
 
@@ -81,23 +84,40 @@ class Scaling(nn.Module):
             sample: number of evenly spaced training windows.
         """
         train = torch.from_numpy(series.values[: split.train_end])
-        if series.channels[0] == "inter_arrival_s":
-            positive = train[:, 0][train[:, 0] > 0].numpy()
-            self.unit[0] = float(np.quantile(positive, 0.1)) if len(positive) else 1.0
         picks = split.train[np.linspace(0, len(split.train) - 1, min(sample, len(split.train))).astype(np.int64)]
         at = torch.from_numpy(picks)[:, None]
-        windows = self.to_scale(self._steps(train[at + torch.arange(-context, 0)]).sum(2))
-        target = self.to_scale(self._steps(train[at + torch.arange(horizon * self.ratio)]).sum(2))
-        losses = []
-        for alpha in _ALPHAS:
-            self.alpha.fill_(alpha)
-            losses.append((target - self._level(windows)).abs().mean((0, 1)))
-        self.alpha.copy_(torch.tensor(_ALPHAS)[torch.stack(losses).argmin(0)])
+        past = self._steps(train[at + torch.arange(-context, 0)]).sum(2)
+        future = self._steps(train[at + torch.arange(horizon * self.ratio)]).sum(2)
+        units = _units(series, train, self.ratio)
+        losses = torch.stack([self._fit_level(unit, past, future) for unit in units])
+        losses[0] *= 1 - _CLEARLY
+        self._fit_level(units[losses.argmin(0), torch.arange(units.shape[1])], past, future)
+        windows = self.to_scale(past)
         level = self._level(windows)[:, 0]
         centred = windows - (level[:, None] if self.center else level.mean(0))
         self.spread.copy_(centred.std((0, 1), correction=0).clamp_min(_MIN_SPREAD))
         self.level_mean.copy_(level.mean(0))
         self.level_spread.copy_(level.std(0, correction=0).clamp_min(_MIN_SPREAD))
+
+    def _fit_level(self, unit: torch.Tensor, past: torch.Tensor, future: torch.Tensor) -> torch.Tensor:
+        """Set the unit and the level's weights that go with it best.
+
+        Returns:
+            (C,) pinball loss in raw units of the level with the quantiles of its errors: how well the scale fits.
+        """
+        self.unit.copy_(unit)
+        windows, target = self.to_scale(past), self.to_scale(future)
+        losses = []
+        for alpha in _ALPHAS:
+            self.alpha.fill_(alpha)
+            losses.append((target - self._level(windows)).abs().mean((0, 1)))
+        self.alpha.copy_(torch.tensor(_ALPHAS)[torch.stack(losses).argmin(0)])
+        level = self._level(windows)
+        levels = torch.tensor(_JUDGED)
+        moves = np.quantile((target - level).flatten(0, 1).numpy(), _JUDGED, axis=0).astype(np.float32)
+        quantiles = self.from_scale(level[..., None] + torch.from_numpy(moves).T)
+        miss = future[..., None] - quantiles
+        return torch.maximum(levels * miss, (levels - 1) * miss).mean((0, 1, 3))
 
     def _level(self, scaled: torch.Tensor) -> torch.Tensor:
         """The level of windows (B, S, C): (B, 1, C)."""
@@ -149,3 +169,13 @@ class Scaling(nn.Module):
             fine = self.to_scale(bins * self.ratio)
             features.append(((fine - level[:, :, None]) / self.spread).flatten(2))
         return torch.cat(features, dim=2), level
+
+
+def _units(series: Series, train: torch.Tensor, ratio: int) -> torch.Tensor:
+    """Candidates for the unit of each channel, (K, C)."""
+    if series.kind == "requests":
+        positive = train[:, 0][train[:, 0] > 0].numpy()
+        return torch.tensor([[float(np.quantile(positive, 0.1)) if len(positive) else 1.0, 1.0, 1.0]])
+    mean = train.mean(0).clamp_min(1e-6) * ratio
+    one = mean / mean[0]
+    return torch.stack((one, torch.maximum(mean / 10, one), torch.maximum(mean, one)))
