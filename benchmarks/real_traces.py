@@ -42,16 +42,16 @@ def main(traces: Path, out: Path, resume: bool) -> None:
         started = time.perf_counter()
         again = "--resume" if resume else "--overwrite"
         words = ["--trace", traces / file, "--model", ",".join(MODELS), *options, "--out", runs, again]
-        report = json.loads(_run("fcast-train", *words, "--json"))
+        report = json.loads(run_command("fcast-train", *words, "--json"))
         seconds = time.perf_counter() - started
         rows = {}
         for model in MODELS:
             formats = ["--format", "onnx", "--format", "torchscript"]
             names = ["--out", artifacts, "--name", f"{job}-{model}"]
-            exported = json.loads(_run("fcast-export", runs / model, *formats, *names, "--json"))
-            verified = json.loads(_run("fcast-verify", exported["path"], "--json"))
+            exported = json.loads(run_command("fcast-export", runs / model, *formats, *names, "--json"))
+            verified = json.loads(run_command("fcast-verify", exported["path"], "--json"))
             where = ["--trace", traces / file, "--run", runs / model, "--artifact", exported["path"]]
-            streamed = json.loads(_run(sys.executable, "-m", "benchmarks.stream_equals_batch", *where, "--json"))
+            streamed = json.loads(run_command(sys.executable, "-m", "benchmarks.stream_equals_batch", *where, "--json"))
             rows[model] = {"parity": exported["parity"], "verified": verified["ok"], "stream": streamed}
         results["jobs"][job] = {"seconds_training": seconds, "report": report, "models": rows}
         click.echo(_table(file, report, rows))
@@ -59,7 +59,7 @@ def main(traces: Path, out: Path, resume: bool) -> None:
     click.echo(f"Wrote {out / 'results.json'}")
 
 
-def _run(command: str, *arguments: object) -> str:
+def run_command(command: str, *arguments: object) -> str:
     words = [command, *map(str, arguments)]
     click.echo(f"$ {shlex.join(words)}", err=True)
     if not Path(command).is_absolute():

@@ -25,8 +25,7 @@ from training.checkpoint import load_checkpoint
 from training.config import RunConfig
 from training.metrics import wql
 from training.readers import read_trace
-from training.run import Data, prepare
-from training.windows import WindowSource
+from training.run import Data, prepare, window_source
 
 TOLERANCE = 1e-4
 
@@ -90,7 +89,7 @@ def main(traces: tuple[str, ...], folder: Path, artifact: Path, clean: bool, as_
     found = dict(streamed(Predictor(artifact, device="cpu"), data))
     origins = np.array(sorted(found), np.int64)
     sources = Counter(forecast.source for forecast in found.values())
-    source = WindowSource(data.series, context=run.data.context, horizon=run.data.horizon, device=torch.device("cpu"))
+    source = window_source(data, torch.device("cpu"))
     offline, target = rolling_forecasts(checkpoint.model, source, origins)
     batch = wql(offline, target, run.data.levels)
     stream = wql(np.stack([found[i].values for i in origins.tolist()]), target, run.data.levels)

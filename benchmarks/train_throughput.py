@@ -43,7 +43,7 @@ def _setup(model: str) -> tuple[Data, RunConfig, Forecaster, WindowSource]:
     forecaster = Forecaster(
         model=model, params={}, channels=3, context=run.data.context, horizon=run.data.horizon, levels=run.data.levels
     )
-    forecaster.scaling.fit(data.series, data.split, context=run.data.context)
+    forecaster.fit_statistics(data.series, data.split)
     source = WindowSource(data.series, context=run.data.context, horizon=run.data.horizon, device=torch.device("cpu"))
     return data, run, forecaster, source
 

@@ -24,7 +24,7 @@ import torch
 
 from benchmarks.machine import describe_machine
 from training.checkpoint import Checkpoint
-from training.compare import score_baselines
+from training.compare import score_baselines, tune_baselines
 from training.config import RunConfig, build_runs
 from training.fit import fit, validation_wql
 from training.readers import read_trace
@@ -142,7 +142,7 @@ def _measure(pair: _Pair, model: str, traces: Path, epochs: int) -> dict[str, An
         validation, test, statistics = _curve(data, one, begin)
         best = int(np.argmin(validation if begin else [np.inf, *validation[1:]]))
         rows[name] = {"validation": validation, "test": test, "best_epoch": best, "statistics": statistics}
-    bar = min(score_baselines(data), key=lambda row: float(row["test"]["wql"]["mean"]))
+    bar = min(score_baselines(data, tune_baselines(data)), key=lambda row: float(row["test"]["wql"]["mean"]))
     return {"windows": len(data.split.train), "rows": rows, "baseline": bar["name"], "bar": bar["test"]["wql"]["mean"]}
 
 

@@ -88,14 +88,16 @@ def export_checkpoint(
     checkpoint = load_checkpoint(path)
     name = check_name(checkpoint.meta["model"]["name"] if name is None else name)
     inputs = _real_inputs(checkpoint)
-    facts = manifest_facts(checkpoint, name=name, inputs=list(inputs), opset=opset, exporter=EXPORTER)
+    golden = _golden(checkpoint, inputs)
+    outputs = [key for key in golden if key not in inputs]
+    facts = manifest_facts(checkpoint, name=name, inputs=list(inputs), outputs=outputs, opset=opset, exporter=EXPORTER)
     within = parity.tolerance(inputs["context"], rtol=rtol, atol=atol)
 
     # A batch of one would let an exporter take the batch for a constant.
     example = {key: torch.from_numpy(np.resize(a, (2, *a.shape[1:]))) for key, a in inputs.items()}
     files = {
         ONNX: to_onnx(checkpoint.model, example, opset=opset, metadata=graph_metadata(facts)),
-        GOLDEN: _golden(checkpoint, inputs),
+        GOLDEN: _npz(golden),
     }
     if "torchscript" in formats:
         files[TORCHSCRIPT] = to_torchscript(checkpoint.model, example)
@@ -146,7 +148,9 @@ def prove(
     """
     try:
         predictor = Predictor(staged, device="cpu")
-        candidates = [parity.Candidate(format="onnx", provider=predictor.providers[0], forecast=predictor.predict)]
+        candidates = [
+            parity.Candidate(format="onnx", provider=predictor.providers[0], forecast=predictor.predict_outputs)
+        ]
         if (staged / TORCHSCRIPT).exists():
             script = parity.torch_forecast(load_torchscript(staged / TORCHSCRIPT))
             candidates.append(parity.Candidate(format="torchscript", provider="torch.jit cpu", forecast=script))
@@ -173,11 +177,15 @@ def _real_inputs(checkpoint: Checkpoint) -> dict[str, np.ndarray]:
     return inputs
 
 
-def _golden(checkpoint: Checkpoint, inputs: dict[str, np.ndarray]) -> bytes:
+def _golden(checkpoint: Checkpoint, inputs: dict[str, np.ndarray]) -> dict[str, np.ndarray]:
+    """Some of the real windows, and what the trained model gives for them."""
     available = len(inputs["context"])
     picked = np.linspace(0, available - 1, min(_GOLDEN_WINDOWS, available)).round().astype(np.int64)
-    arrays: dict[str, Any] = {key: array[picked] for key, array in inputs.items()}
-    forecast = parity.torch_forecast(checkpoint.model)(*arrays.values())
+    windows = {key: array[picked] for key, array in inputs.items()}
+    return windows | parity.torch_forecast(checkpoint.model)(*windows.values())
+
+
+def _npz(arrays: dict[str, Any]) -> bytes:
     buffer = io.BytesIO()
-    np.savez(buffer, **arrays, forecast=forecast)  # plain numbers: nothing is pickled
+    np.savez(buffer, **arrays)  # plain numbers: nothing is pickled
     return buffer.getvalue()

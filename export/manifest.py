@@ -35,7 +35,7 @@ _LIBRARIES = ("fcast", "numpy", "torch", "onnx", "onnxslim", "onnxruntime", "onn
 
 
 def manifest_facts(
-    checkpoint: Checkpoint, *, name: str, inputs: Sequence[str], opset: int, exporter: str
+    checkpoint: Checkpoint, *, name: str, inputs: Sequence[str], outputs: Sequence[str], opset: int, exporter: str
 ) -> dict[str, Any]:
     """All keys but those of a particular version: `version`, `files` and `self_sha256`.
 
@@ -56,6 +56,7 @@ def manifest_facts(
         "created": datetime.now(timezone.utc).isoformat(timespec="seconds"),
         **known,
         "inputs": list(inputs),
+        "outputs": list(outputs),
         "architecture": model["name"],
         "params": model["params"],
         "precision": "fp32",

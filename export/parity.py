@@ -7,7 +7,7 @@ from __future__ import annotations
 
 import math
 from collections.abc import Callable, Sequence
-from dataclasses import asdict, dataclass
+from dataclasses import asdict, dataclass, replace
 from typing import Any
 
 import numpy as np
@@ -15,13 +15,16 @@ import torch
 from torch import nn
 
 from export.errors import ParityError
+from export.tracing import named_outputs
+from runtime.manifest import output_channels
 from training.errors import ConfigError
 
 BATCHES = (1, 3, 17, 256)
 RTOL = 1e-4
 ATOL = 1e-5
 
-Forecast = Callable[..., np.ndarray]  # (context (B, L, C)[, time_s (B,)]) -> (B, H, C, Q)
+Outputs = dict[str, np.ndarray]  # forecast (B, H, C, Q) and, of a model that gives it, demand (B, H, 2C, Q)
+Forecast = Callable[..., Outputs]  # of (context (B, L, C)[, time_s (B,)])
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -35,8 +38,12 @@ class Tolerance:
     """Mean of each channel over the windows, raw units; 1 where that is 0."""
 
     def limit(self, reference: np.ndarray) -> np.ndarray:
-        """The largest difference allowed at each value of a (B, H, C, Q) forecast."""
-        return self.atol * np.array(self.scale)[:, None] + self.rtol * np.abs(reference)
+        """The largest difference allowed at each value of a (B, H, C or 2C, Q) output."""
+        return self.atol * self.scales(reference) + self.rtol * np.abs(reference)
+
+    def scales(self, reference: np.ndarray) -> np.ndarray:
+        """The scale of each value, (C or 2C, 1): a channel's is that of its sums and peaks too."""
+        return np.resize(self.scale, (reference.shape[2], 1))
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -53,6 +60,7 @@ class Worst:
     """Where a check came closest to its tolerance, or went beyond it; steps count from 1."""
 
     window: int
+    output: str
     step: int
     channel: str
     level: float
@@ -63,7 +71,7 @@ class Worst:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Check:
-    """One comparison of one batch.
+    """One comparison of all outputs for one batch.
 
     Attributes:
         max_abs: largest difference, raw units of `max_abs_channel`.
@@ -107,9 +115,10 @@ def tolerance(context: np.ndarray, *, rtol: float = RTOL, atol: float = ATOL) ->
 def torch_forecast(model: nn.Module) -> Forecast:
     """A torch module as a function over numpy arrays, without gradients."""
 
-    def forecast(*arrays: np.ndarray) -> np.ndarray:
+    def forecast(*arrays: np.ndarray) -> Outputs:
         with torch.no_grad():
-            return np.asarray(model(*(torch.from_numpy(array) for array in arrays)).numpy())
+            found = named_outputs(model(*(torch.from_numpy(array) for array in arrays)))
+        return {name: output.numpy() for name, output in found.items()}
 
     return forecast
 
@@ -145,12 +154,42 @@ def compare(
         expected = reference(*arrays)
         for candidate in candidates:
             got = candidate.forecast(*arrays)
-            checks.append(_check(candidate, expected, got, picked, within=within, channels=channels, levels=levels))
+            if list(got) != list(expected):
+                raise ParityError(
+                    f"parity: expected the outputs {', '.join(expected)}, got {', '.join(got)} from "
+                    f"{candidate.format}; the model's forward must give the same ones every time"
+                )
+            found = [
+                _check(
+                    candidate,
+                    output,
+                    expected[output],
+                    got[output],
+                    picked,
+                    within=within,
+                    channels=output_channels(output, channels),
+                    levels=levels,
+                )
+                for output in expected
+            ]
+            checks.append(_together(found))
     return checks
+
+
+def _together(found: Sequence[Check]) -> Check:
+    """The checks of each output of one batch as one: the worst, and the largest differences of any."""
+    largest = max(found, key=lambda check: check.max_abs)
+    return replace(
+        max(found, key=lambda check: (check.used, check.max_rel)),
+        max_abs=largest.max_abs,
+        max_abs_channel=largest.max_abs_channel,
+        max_rel=max(check.max_rel for check in found),
+    )
 
 
 def _check(
     candidate: Candidate,
+    output: str,
     expected: np.ndarray,
     got: np.ndarray,
     picked: np.ndarray,
@@ -161,7 +200,7 @@ def _check(
 ) -> Check:
     if got.shape != expected.shape or got.dtype != np.float32:
         raise ParityError(
-            f"parity: expected forecasts of float32 {expected.shape}, got {got.dtype} {got.shape} from "
+            f"parity: expected a {output} of float32 {expected.shape}, got {got.dtype} {got.shape} from "
             f"{candidate.format}; the model's forward must keep the batch as its first axis"
         )
     limit = within.limit(expected)
@@ -169,7 +208,7 @@ def _check(
     with np.errstate(invalid="ignore", divide="ignore", over="ignore"):
         difference = np.where(finite, np.abs(got.astype(np.float64) - expected), np.inf)
         used = np.where(difference == 0, 0.0, np.where(finite, difference / limit, np.inf))
-        relative = difference / np.maximum(np.abs(expected), np.array(within.scale)[:, None])
+        relative = difference / np.maximum(np.abs(expected), within.scales(expected))
     # Where no tolerance is left, by the difference itself.
     at = _argmax(used if np.isfinite(used).all() else difference)
     row, step, channel, level = at
@@ -183,6 +222,7 @@ def _check(
         used=float(used[at]),
         worst=Worst(
             window=int(picked[row]),
+            output=output,
             step=step + 1,
             channel=channels[channel],
             level=levels[level],
@@ -213,8 +253,8 @@ def require_parity(checks: Sequence[Check]) -> None:
     raise ParityError(
         f"parity: expected {w.reference:.9g} within {w.tolerance:.3g} as the trained model gives, "
         f"got {w.got:.9g} from {check.format} ({check.provider}) at batch {check.batch}, window {w.window}, "
-        f"step {w.step}, channel {w.channel}, level {w.level:g}; failed: {everywhere}; nothing was published; "
-        "if such a difference is acceptable, give a larger --rtol or --atol"
+        f"{w.output}, step {w.step}, channel {w.channel}, level {w.level:g}; failed: {everywhere}; "
+        "nothing was published; if such a difference is acceptable, give a larger --rtol or --atol"
     )
 
 

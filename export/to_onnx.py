@@ -14,7 +14,7 @@ import torch
 from torch import nn
 
 from export.errors import ExportError
-from export.tracing import tracing
+from export.tracing import named_outputs, tracing
 from training.errors import ConfigError
 
 if TYPE_CHECKING:
@@ -22,7 +22,6 @@ if TYPE_CHECKING:
 
 EXPORTER = "legacy"
 OPSETS = (17, 20)  # 17 brought LayerNormalization; 20 is the legacy exporter's last
-OUTPUT = "forecast"
 _MAX_IR_VERSION = 10  # the newest that onnxruntime 1.18 reads
 
 
@@ -36,7 +35,7 @@ def to_onnx(
     """Export a model in eval mode.
 
     Args:
-        model: forward(context[, time_s]) -> (B, H, C, Q) float32.
+        model: forward(context[, time_s]) -> forecast (B, H, C, Q) float32, or a tuple of it and demand (B, H, 2C, Q).
         example: input name -> tensor with a batch of at least 2, in the order of forward's arguments.
         opset: ONNX operator set, 17 to 20.
         metadata: text stored in the file beside the graph.
@@ -58,19 +57,22 @@ def to_onnx(
             f"ONNX export: expected the package {error.name}, got none; pip install 'fcast[export]'"
         ) from error
     with tracing():
-        output_shape = tuple(model(*example.values()).shape)
-    proto = onnxslim.slim(onnx.load_from_string(_export_graph(model, example, opset=opset)))
+        given = {name: tuple(output.shape) for name, output in named_outputs(model(*example.values())).items()}
+    graph = _export_graph(model, example, outputs=list(given), opset=opset)
+    proto = onnxslim.slim(onnx.load_from_string(graph))
     proto.ir_version = min(proto.ir_version, _MAX_IR_VERSION)
     proto.producer_name, proto.producer_version = "fcast", ""
     onnx.helper.set_model_props(proto, dict(metadata or {}))
     shapes = {name: tuple(tensor.shape) for name, tensor in example.items()}
     _check_signature(proto.graph.input, shapes)
-    _check_signature(proto.graph.output, {OUTPUT: output_shape})
+    _check_signature(proto.graph.output, given)
     onnx.checker.check_model(proto, full_check=True)
     return bytes(proto.SerializeToString())
 
 
-def _export_graph(model: nn.Module, example: Mapping[str, torch.Tensor], *, opset: int) -> bytes:
+def _export_graph(
+    model: nn.Module, example: Mapping[str, torch.Tensor], *, outputs: Sequence[str], opset: int
+) -> bytes:
     """The one place that knows an exporter; the legacy one, see docs/parity.md for the measurements."""
     buffer = io.BytesIO()
     names = list(example)
@@ -83,8 +85,8 @@ def _export_graph(model: nn.Module, example: Mapping[str, torch.Tensor], *, opse
                 dynamo=False,
                 opset_version=opset,
                 input_names=names,
-                output_names=[OUTPUT],
-                dynamic_axes={name: {0: "batch"} for name in [*names, OUTPUT]},
+                output_names=list(outputs),
+                dynamic_axes={name: {0: "batch"} for name in [*names, *outputs]},
             )
     except (torch.onnx.errors.OnnxExporterError, RuntimeError) as error:
         reason = str(error).strip().splitlines()[0]

@@ -18,7 +18,8 @@ def to_torchscript(model: nn.Module, example: Mapping[str, torch.Tensor]) -> byt
     """Trace a model in eval mode.
 
     Args:
-        model: forward(context[, time_s]) -> (B, H, C, Q) float32.
+        model: forward(context[, time_s]) -> forecast (B, H, C, Q) float32, or a tuple of it and demand (B, H, 2C, Q);
+            the file gives what the model does.
         example: input name -> tensor with a batch of at least 2, in the order of forward's arguments.
 
     Returns:
@@ -38,7 +39,7 @@ def to_torchscript(model: nn.Module, example: Mapping[str, torch.Tensor]) -> byt
         reason = str(error).strip().splitlines()[0]
         raise ExportError(
             f"TorchScript export: expected a model that can be traced, got: {reason}; "
-            "return one tensor from forward and keep Python side effects out of it"
+            "return tensors from forward and keep Python side effects out of it"
         ) from error
     return buffer.getvalue()
 

@@ -13,6 +13,8 @@ from contextlib import contextmanager
 import torch
 from torch.jit import TracerWarning  # type: ignore[attr-defined]
 
+OUTPUTS = ("forecast", "demand")
+
 _KNOWN: tuple[tuple[type[Warning], str], ...] = (
     # The legacy ONNX exporter and TorchScript work from torch 2.6 to 2.13; both are announced to go.
     (DeprecationWarning, r"You are using the legacy TorchScript-based ONNX export"),
@@ -21,6 +23,15 @@ _KNOWN: tuple[tuple[type[Warning], str], ...] = (
     # True of variable-length sequences; ours are fixed, and the parity gate runs other batch sizes.
     (UserWarning, r"Exporting a model to ONNX with a batch_size other than 1, with a variable length with"),
 )
+
+
+def named_outputs(found: torch.Tensor | tuple[torch.Tensor, ...]) -> dict[str, torch.Tensor]:
+    """What a model's forward gave, by the names that the outputs have in the graph.
+
+    Args:
+        found: forecast (B, H, C, Q), or a tuple of it and demand (B, H, 2C, Q).
+    """
+    return dict(zip(OUTPUTS, found if isinstance(found, tuple) else (found,), strict=False))
 
 
 @contextmanager

@@ -10,6 +10,8 @@ import json
 from collections.abc import Mapping
 from typing import Any
 
+from runtime.manifest import output_channels
+
 MAX_BATCH = 256
 _CONTRACT = ("kind", "channels", "units", "levels", "bin_s", "step_s", "clock")
 
@@ -29,14 +31,16 @@ def config_pbtxt(manifest: Mapping[str, Any]) -> str:
     inputs = [_tensor("context", "TYPE_FP32", [manifest["context"], channels])]
     if "time_s" in manifest["inputs"]:
         inputs.append(_tensor("time_s", "TYPE_FP64", [1], reshape=" reshape { shape: [ ] }"))
-    output = _tensor("forecast", "TYPE_FP32", [manifest["horizon"], channels, levels])
+    # A manifest without the key is from before there was another output.
+    wide = {name: len(output_channels(name, manifest["channels"])) for name in manifest.get("outputs", ["forecast"])}
+    outputs = [_tensor(name, "TYPE_FP32", [manifest["horizon"], width, levels]) for name, width in wide.items()]
     lines = [
         'platform: "onnxruntime_onnx"',
         'backend: "onnxruntime"',
         'default_model_filename: "model.onnx"',
         f"max_batch_size: {MAX_BATCH}",
         "input [\n" + ",\n".join(inputs) + "\n]",
-        f"output [\n{output}\n]",
+        "output [\n" + ",\n".join(outputs) + "\n]",
         "dynamic_batching { }",
         "version_policy { latest { num_versions: 1 } }",
         *(_parameter(key, manifest[key]) for key in _CONTRACT),

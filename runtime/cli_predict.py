@@ -48,7 +48,8 @@ def main(artifact: str, device: str, every: int, format_: str, keep_going: bool)
     Lines out: JSON, flushed one by one. A `requests` model answers each line. A `load` model answers each line that
     ended at least one bin: each ready count, or a request after the end of the bin of the one before; several bins
     that ended at once are answered once. time_s is the last step's time, start_s where the forecast starts, values are
-    [step][channel][level].
+    [step][channel][level]; aggregates, of a model that forecasts them, the same for the sums over the first steps, then
+    the peaks among them.
 
     Exit code 0: stdin was read to its end. 1: a bad line (without --keep-going), nothing on stdin, or stdout is full.
     2: wrong usage. 130: Ctrl-C. 141: the reader of stdout has gone, as in `| head -1`.
@@ -151,7 +152,8 @@ def _line(forecast: Forecast, predictor: Predictor) -> dict[str, Any]:
     assert forecast.start_s is not None
     bin_s = predictor.manifest["bin_s"]
     line = {"time_s": forecast.start_s - (bin_s or 0.0), **forecast.to_dict()}
-    line["values"] = _rounded(line["values"])
+    for key in {"values", "aggregates"} & line.keys():
+        line[key] = _rounded(line[key])
     if bin_s is None:
         following = forecast.next_request(_middle(forecast.levels))
         line["next_request"] = {

@@ -53,10 +53,10 @@ def _table(result: Verification) -> list[str]:
     if result.device is None:
         return [*lines, "", "The golden windows were not run: the artifact is damaged."]
     lines += ["", f"{result.windows} golden windows on {result.device} ({', '.join(result.providers)})"]
-    lines += [f"{'channel':<20}{'batch':>6}{'max abs':>12}{'max rel':>12}{'tolerance used':>16}"]
+    lines += [f"{'channel':<26}{'batch':>6}{'max abs':>12}{'max rel':>12}{'tolerance used':>16}"]
     for row in result.forecasts:
         numbers = f"{row.max_abs:>12.3g}{row.max_rel:>12.3g}{_percent(row.used):>16}"
-        lines.append(f"{row.channel:<20}{row.batch:>6}{numbers}  {'DIFFERS' if row.problem else 'ok'}")
+        lines.append(f"{row.channel:<26}{row.batch:>6}{numbers}  {'DIFFERS' if row.problem else 'ok'}")
     return lines
 
 

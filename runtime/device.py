@@ -12,7 +12,7 @@ import contextlib
 import re
 import sys
 import warnings
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from typing import TYPE_CHECKING, Any
 
 from .errors import ArtifactError, DeviceError, InputError, MissingDependencyError
@@ -35,21 +35,21 @@ class Session:
         providers: its execution providers, first choice first, read back too.
     """
 
-    def __init__(self, session: Any, takes_time: bool) -> None:
+    def __init__(self, session: Any, manifest: Manifest) -> None:
         self._run = session.run
-        self._takes_time = takes_time
+        self._takes_time = manifest.takes_time
+        self._outputs = list(manifest.outputs)
         self.providers: tuple[str, ...] = tuple(session.get_providers())
         self.device = "cpu"
         if self.providers[0] == _CUDA:
             self.device = f"cuda:{session.get_provider_options()[_CUDA].get('device_id', '0')}"
 
-    def run(self, context: NDArray[np.float32], time_s: NDArray[np.float64] | None) -> NDArray[np.float32]:
-        """Run the graph: (B, L, C) float32 and, where it takes time, (B,) float64 to (B, H, C, Q) float32."""
+    def run(self, context: NDArray[np.float32], time_s: NDArray[np.float64] | None) -> dict[str, NDArray[np.float32]]:
+        """Run the graph: (B, L, C) float32 and, where it takes time, (B,) float64 to its outputs by name."""
         feed: dict[str, Any] = {"context": context}
         if self._takes_time:
             feed["time_s"] = time_s
-        output: NDArray[np.float32] = self._run(["forecast"], feed)[0]
-        return output
+        return dict(zip(self._outputs, self._run(self._outputs, feed), strict=True))
 
 
 def open_session(model: bytes, manifest: Manifest, *, device: str, threads: int, where: str) -> Session:
@@ -103,7 +103,7 @@ def open_session(model: bytes, manifest: Manifest, *, device: str, threads: int,
                 "upgrade onnxruntime or export with an older --opset"
             ) from None
     _check_graph(session, manifest, where)
-    return Session(session, manifest.takes_time)
+    return Session(session, manifest)
 
 
 def _parse_device(device: str) -> int:
@@ -182,10 +182,11 @@ def _check_graph(session: Any, manifest: Manifest, where: str) -> None:
     if manifest.takes_time:
         wanted["time_s"] = ("tensor(double)", ())
     _check_ends(session.get_inputs(), wanted, "inputs", where)
-    _check_ends(session.get_outputs(), {"forecast": ("tensor(float)", manifest.forecast_shape)}, "outputs", where)
+    given = {name: ("tensor(float)", shape) for name, shape in manifest.output_shapes.items()}
+    _check_ends(session.get_outputs(), given, "outputs", where)
 
 
-def _check_ends(ends: Sequence[Any], wanted: dict[str, tuple[str, tuple[int, ...]]], what: str, where: str) -> None:
+def _check_ends(ends: Sequence[Any], wanted: Mapping[str, tuple[str, tuple[int, ...]]], what: str, where: str) -> None:
     names = [end.name for end in ends]
     if sorted(names) != sorted(wanted):
         raise ArtifactError(f"{where}: expected the {what} {', '.join(wanted)}, got {', '.join(names)}; export again")

@@ -35,8 +35,7 @@ def fallback(steps: NDArray[np.float32], manifest: Manifest, *, seen: int) -> tu
     else:
         quantiles = manifest.prior.astype(np.float64)
         source = "fallback:prior"
-    if manifest.bin_s is not None and manifest.step_s is not None:
-        quantiles = quantiles * round(manifest.step_s / manifest.bin_s)
+    quantiles = quantiles * manifest.steps_per_forecast_step
     # The interpolation may round a higher level to just below a lower one.
     step = np.minimum(np.maximum.accumulate(quantiles, axis=1), MAX_VALUE).astype(np.float32)
     return np.tile(step, (manifest.horizon, 1, 1)), source

@@ -1,4 +1,4 @@
-"""A forecast: quantiles of the coming steps, and the two questions that schedulers ask of it."""
+"""A forecast: quantiles of the coming steps, and the questions that schedulers ask of it."""
 
 from __future__ import annotations
 
@@ -13,6 +13,9 @@ from .errors import InputError
 
 if TYPE_CHECKING:
     from numpy.typing import NDArray
+
+_ROUNDING = 1e-9
+"""Of a step: a lead time of whole steps may come out a little more when divided by step_s."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -38,7 +41,11 @@ class Forecast:
     start_s: float | None
     """`load`: where the first forecast step begins. `requests`: time of the last request. None before that."""
     source: str
-    """`model`, or `fallback:empirical` / `fallback:prior` while the model cannot be asked."""
+    """`model` (`model+adaptive` when it was corrected by how those before turned out), or `fallback:empirical` /
+    `fallback:prior` while the model cannot be asked."""
+    aggregates: NDArray[np.float32] | None = None
+    """(H, 2C, Q) where the model forecasts them: entry h - 1 has quantiles of the sum of each channel over the first h
+    steps, then of the largest of them. Raw units, read-only, as the model gave them."""
 
     @property
     def kind(self) -> str:
@@ -54,11 +61,15 @@ class Forecast:
         Raises:
             InputError: `level` is none of `levels`.
         """
+        view: NDArray[np.float32] = self.values[:, :, self._level(level)]
+        return view
+
+    def _level(self, level: float) -> int:
+        """Where a level stands on the axis of levels."""
         if isinstance(level, Real) and not isinstance(level, bool):
             for i, known in enumerate(self.levels):
                 if abs(known - level) < 1e-9:
-                    view: NDArray[np.float32] = self.values[:, :, i]
-                    return view
+                    return i
         raise InputError(f"level: expected one of {', '.join(map(str, self.levels))}, got {level!r}")
 
     def next_request(self, level: float = 0.5) -> NextRequest:
@@ -80,11 +91,12 @@ class Forecast:
         )
 
     def demand(self, lead_time_s: float, *, level: float = 0.9) -> NDArray[np.float64]:
-        """The load that arrives before a replica started now is ready.
+        """The load that arrives before a replica started now is ready, counted from `start_s`.
 
-        It is the sum of the per-step quantiles over the lead time, counted from `start_s`, the last step pro rata.
-        That is the quantile of the sum only when all steps move together. When they move apart, their highs and lows
-        partly cancel: the sum is then too high for high levels (on the safe side) and too low for low ones.
+        With `aggregates` it is the quantile of that sum as the model forecast it, linear within a step, and never less
+        for a longer lead time. Without (an older artifact, or a fallback) it is the sum of the per-step quantiles, the
+        last step pro rata: the quantile of the sum only when all steps move together. When they move apart, their
+        highs and lows partly cancel, and it is too high for high levels (on the safe side) and too low for low ones.
 
         Args:
             lead_time_s: seconds from the beginning of the first forecast step, at most H * step_s.
@@ -97,8 +109,46 @@ class Forecast:
             InputError: the series is `requests`, the lead time is negative or beyond the horizon, or `level` is
                 none of `levels`.
         """
+        steps = self._lead_steps("demand", lead_time_s)
+        if self.aggregates is None:
+            totals = self.at(level).cumsum(axis=0, dtype=np.float64)
+        else:
+            sums = self.aggregates[:, : len(self.channels), self._level(level)]
+            totals = np.maximum.accumulate(sums.astype(np.float64), axis=0)
+        totals = np.concatenate((np.zeros_like(totals[:1]), totals))
+        whole = min(math.floor(steps), len(totals) - 2)
+        total: NDArray[np.float64] = totals[whole] + (steps - whole) * (totals[whole + 1] - totals[whole])
+        return total
+
+    def peak(self, lead_time_s: float, *, level: float = 0.9) -> NDArray[np.float64]:
+        """The largest single step of load before a replica started now is ready; the step it gets ready in counts.
+
+        With `aggregates` it is the quantile of that largest step as the model forecast it, and never less for a longer
+        lead time. Without (an older artifact, or a fallback) it is the largest of the per-step quantiles, which is too
+        low when steps move apart: any one of several may be the high one.
+
+        Args:
+            lead_time_s: seconds from the beginning of the first forecast step, at most H * step_s.
+            level: one of `levels`.
+
+        Returns:
+            (C,) float64, raw units per `step_s`; zeros for a lead time of 0.
+
+        Raises:
+            InputError: as `demand`.
+        """
+        begun = math.ceil(self._lead_steps("peak", lead_time_s) - _ROUNDING)
+        if self.aggregates is None:
+            steps = self.at(level)
+        else:
+            steps = self.aggregates[:, len(self.channels) :, self._level(level)]
+        largest: NDArray[np.float64] = steps[:begun].max(axis=0, initial=0.0).astype(np.float64)
+        return largest
+
+    def _lead_steps(self, question: str, lead_time_s: float) -> float:
+        """A lead time in forecast steps, 0 to H."""
         if self.step_s is None:
-            raise InputError("demand: expected a forecast of a 'load' series, got 'requests'; see next_request()")
+            raise InputError(f"{question}: expected a forecast of a 'load' series, got 'requests'; see next_request()")
         longest_s = len(self.values) * self.step_s
         number = isinstance(lead_time_s, Real) and not isinstance(lead_time_s, bool)
         if not number or not 0 <= lead_time_s <= longest_s:
@@ -106,16 +156,11 @@ class Forecast:
                 f"lead_time_s: expected 0 to {longest_s:g} ({len(self.values)} steps of {self.step_s:g} s), "
                 f"got {lead_time_s!r}; a longer lead time needs a model with a longer horizon"
             )
-        steps = self.at(level).astype(np.float64)
-        whole = min(math.floor(lead_time_s / self.step_s), len(steps))
-        total: NDArray[np.float64] = steps[:whole].sum(axis=0)
-        if whole < len(steps):
-            total += steps[whole] * (lead_time_s / self.step_s - whole)
-        return total
+        return float(lead_time_s) / self.step_s
 
     def to_dict(self) -> dict[str, Any]:
-        """The forecast as plain lists, texts and numbers, ready for JSON."""
-        return {
+        """The forecast as plain lists, texts and numbers, ready for JSON; `aggregates` where there are some."""
+        plain = {
             "source": self.source,
             "kind": self.kind,
             "channels": list(self.channels),
@@ -124,3 +169,4 @@ class Forecast:
             "step_s": self.step_s,
             "values": self.values.tolist(),
         }
+        return plain if self.aggregates is None else plain | {"aggregates": self.aggregates.tolist()}

@@ -1,4 +1,4 @@
-"""golden.npz: real windows and the forecasts expected for them, read without trusting the file.
+"""golden.npz: real windows and what the graph must give for them, read without trusting the file.
 
 An .npz is a zip of .npy files: either can declare sizes that would fill the memory. Everything declared is compared
 with the manifest's shapes before a byte is unpacked, and no pickle is ever read.
@@ -31,11 +31,12 @@ _MAX_HEADER_BYTES = 4096
 
 @dataclass(frozen=True, slots=True, eq=False)
 class Golden:
-    """(N, L, C) float32 contexts, (N,) float64 times where the graph takes them, (N, H, C, Q) float32 forecasts."""
+    """(N, L, C) float32 contexts, (N,) float64 times where the graph takes them, and the graph's outputs for them."""
 
     context: NDArray[np.float32]
     time_s: NDArray[np.float64] | None
-    forecast: NDArray[np.float32]
+    outputs: dict[str, NDArray[np.float32]]
+    """By name: `forecast` (N, H, C, Q) and, where the graph gives it, `demand` (N, H, 2C, Q)."""
 
 
 def read_golden(artifact: Artifact) -> Golden:
@@ -64,14 +65,15 @@ def read_golden(artifact: Artifact) -> Golden:
     lengths = {key: len(array) for key, array in arrays.items()}
     if len(set(lengths.values())) != 1 or not 1 <= lengths["context"] <= MAX_WINDOWS:
         raise ArtifactError(f"{where}: expected 1 to {MAX_WINDOWS} windows in each array, got {lengths}; export again")
-    return Golden(arrays["context"], arrays.get("time_s"), arrays["forecast"])
+    outputs = {name: arrays[name] for name in artifact.manifest.outputs}
+    return Golden(arrays["context"], arrays.get("time_s"), outputs)
 
 
 def _expected(manifest: Manifest) -> dict[str, tuple[str, tuple[int, ...]]]:
     """Array name -> dtype and shape after the axis of windows."""
-    expected = {
+    expected: dict[str, tuple[str, tuple[int, ...]]] = {
         "context": ("<f4", (manifest.context, len(manifest.channels))),
-        "forecast": ("<f4", manifest.forecast_shape),
+        **{name: ("<f4", shape) for name, shape in manifest.output_shapes.items()},
     }
     return expected | ({"time_s": ("<f8", ())} if manifest.takes_time else {})
 

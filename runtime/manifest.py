@@ -8,7 +8,7 @@ from __future__ import annotations
 import hashlib
 import json
 import re
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from itertools import pairwise
 from types import MappingProxyType
@@ -34,6 +34,8 @@ UNITS = {
     "request_tokens": "tokens",
     "response_tokens": "tokens",
 }
+
+OUTPUTS = {"requests": (("forecast",),), "load": (("forecast",), ("forecast", "demand"))}
 
 # No forecaster of request traffic comes near these; a manifest beyond them would make the runtime allocate at will.
 _MAX_STEPS = 1 << 20
@@ -78,6 +80,8 @@ class Manifest:
     levels: tuple[float, ...]
     inputs: tuple[str, ...]
     """`("context",)` or `("context", "time_s")`."""
+    outputs: tuple[str, ...]
+    """`("forecast",)`, for `load` also `("forecast", "demand")`."""
     prior: NDArray[np.float32]
     """(C, Q) quantiles of one step of the training series, raw units."""
     files: Mapping[str, FileEntry]
@@ -89,9 +93,21 @@ class Manifest:
         return "time_s" in self.inputs
 
     @property
-    def forecast_shape(self) -> tuple[int, int, int]:
-        """(H, C, Q)."""
-        return self.horizon, len(self.channels), len(self.levels)
+    def steps_per_forecast_step(self) -> int:
+        """Context steps in one forecast step: step_s over bin_s; 1 for `requests`."""
+        return 1 if self.bin_s is None or self.step_s is None else round(self.step_s / self.bin_s)
+
+    @property
+    def output_shapes(self) -> dict[str, tuple[int, int, int]]:
+        """Of each output of the graph, without the batch: (H, C, Q), of `demand` (H, 2C, Q)."""
+        return {o: (self.horizon, len(output_channels(o, self.channels)), len(self.levels)) for o in self.outputs}
+
+
+def output_channels(output: str, channels: Sequence[str]) -> tuple[str, ...]:
+    """What stands on the channel axis of an output of the graph: in `demand` the sums, then the peaks."""
+    if output == "demand":
+        return tuple(f"{what} of {channel}" for what in ("sum", "peak") for channel in channels)
+    return tuple(channels)
 
 
 def parse_manifest(data: bytes, *, where: str) -> Manifest:
@@ -130,6 +146,10 @@ def parse_manifest(data: bytes, *, where: str) -> Manifest:
     inputs = tuple(check.strings("inputs"))
     if inputs not in (("context",), ("context", "time_s")):
         check.fail("inputs", '["context"] or ["context", "time_s"]')
+    # Artifacts from before there was another output do not have the key.
+    outputs = tuple(check.strings("outputs")) if "outputs" in raw else ("forecast",)
+    if outputs not in OUTPUTS[kind]:
+        check.fail("outputs", " or ".join(json.dumps(o) for o in OUTPUTS[kind]) + f" for kind '{kind}'")
 
     for key in ("created", "architecture", "precision", "exporter"):
         check.string(key)
@@ -152,6 +172,7 @@ def parse_manifest(data: bytes, *, where: str) -> Manifest:
         horizon=horizon,
         levels=levels,
         inputs=inputs,
+        outputs=outputs,
         prior=_check_prior(check, len(channels), len(levels)),
         files=_check_files(check),
         raw=_freeze(raw),

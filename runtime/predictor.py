@@ -10,6 +10,7 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
+from .adaptive import AdaptiveQuantiles
 from .artifact import MAX_GRAPH_BYTES, open_artifact
 from .device import Session, open_session
 from .errors import ArtifactError
@@ -40,6 +41,8 @@ class Predictor:
         device: `auto`, `cpu`, `cuda` or `cuda:N`. `auto` takes CUDA where it works and says with a RuntimeWarning
             when it is built in and does not.
         threads: threads inside one operator; 1 is best for models of this size.
+        adapt: correct the forecasts of the stream by how those before turned out, see `runtime.adaptive`. `predict`
+            stays as it is.
 
     Raises:
         ArtifactError: the artifact is missing, damaged, altered or of a newer schema.
@@ -55,6 +58,7 @@ class Predictor:
         version: int | None = None,
         device: str = "auto",
         threads: int = 1,
+        adapt: bool = False,
     ) -> None:
         artifact = open_artifact(path, version=version)
         self._manifest: Manifest = artifact.manifest
@@ -62,7 +66,14 @@ class Predictor:
         model = artifact.read(_GRAPH, max_bytes=MAX_GRAPH_BYTES)
         self._session: Session = open_session(model, self._manifest, device=device, threads=threads, where=self._where)
         self._lock = threading.Lock()
-        self._stream = open_stream(self._manifest)
+        m = self._manifest
+        steps_ahead = m.horizon * m.steps_per_forecast_step
+        self._adaptive = (
+            AdaptiveQuantiles(m.levels, horizon=m.horizon, channels=len(m.channels), ratio=m.steps_per_forecast_step)
+            if adapt
+            else None
+        )
+        self._stream = open_stream(m, keep=max(m.context, steps_ahead) if adapt else m.context)
         self._standing: tuple[int, Forecast] | None = None
         self._warned = False
         self._clock_due = self._manifest.takes_time and self._manifest.clock == "epoch"  # first times to be looked at
@@ -100,13 +111,24 @@ class Predictor:
         Raises:
             InputError: shape, dtype or values differ from the above.
         """
-        windows = window(context, self._manifest)
-        batch = len(windows) if context.ndim == 3 else None
-        times = window_times(time_s, self._manifest, batch=batch)
-        if self._clock_due and times is not None:
-            self._look_at_clock(float(times.min()))
-        forecast = self._run(windows, times)
-        return forecast if batch is not None else forecast[0]
+        return self._outputs(context, time_s)["forecast"]
+
+    def predict_outputs(self, context: NDArray[np.float32], time_s: Any = None) -> dict[str, NDArray[np.float32]]:
+        """Everything that the graph gives for a context, by the names in the manifest's `outputs`.
+
+        Args:
+            context: as `predict`.
+            time_s: as `predict`.
+
+        Returns:
+            `forecast`, as `predict` gives it, and for a model that forecasts aggregates `demand`, (B, H, 2C, Q) or (H,
+            2C, Q) float32, raw units: entry h - 1 has quantiles of the sum of each channel over the first h steps, then
+            of the largest of them.
+
+        Raises:
+            InputError: as `predict`.
+        """
+        return self._outputs(context, time_s)
 
     def observe(
         self, timestamp_s: float, request_tokens: float | None = None, response_tokens: float | None = None
@@ -123,6 +145,7 @@ class Predictor:
         """
         with self._lock:
             self._stream.observe(timestamp_s, request_tokens, response_tokens)
+            self._judge()
         if self._clock_due:
             self._look_at_clock(float(timestamp_s))
 
@@ -148,6 +171,7 @@ class Predictor:
         """
         with self._lock:
             self._stream.observe_bin(start_s, requests, request_tokens, response_tokens)
+            self._judge()
         if self._clock_due:
             self._look_at_clock(float(start_s))
 
@@ -167,51 +191,91 @@ class Predictor:
         with self._lock:
             if now_s is not None:
                 self._stream.advance(now_s)
+                self._judge()
             stream, revision = self._stream, self._stream.revision
             if self._standing is not None and self._standing[0] == revision:
                 return self._standing[1]
-            steps, seen = stream.steps.last().copy(), stream.steps.seen
+            steps, seen = stream.steps.last(self._manifest.context).copy(), stream.steps.seen
+            clears = stream.steps.clears
             start_s, time_s = stream.start_s, stream.time_s
 
-        values = self._ask_model(steps, time_s) if seen >= self._manifest.context else None
-        source = "model"
-        if values is None:
+        found = self._ask_model(steps, time_s) if seen >= self._manifest.context else None
+        if found is None:
             values, source = fallback(steps, self._manifest, seen=seen)
-        values.setflags(write=False)
-        forecast = Forecast(
+            aggregates = None
+        else:
+            values, source, aggregates = found["forecast"], "model", found.get("demand")
+        with self._lock:
+            if self._standing is not None and self._standing[0] == revision:
+                return self._standing[1]  # another thread was faster
+            if self._adaptive is not None and found is not None:
+                # What was finished while the model ran is not judged, nor anything from before a gap.
+                late = stream.steps.seen - seen if stream.steps.clears == clears else stream.steps.length
+                values, source = self._adaptive.adjust(values, late=late), "model+adaptive"
+            forecast = self._as_forecast(values, aggregates, start_s=start_s, source=source)
+            if self._standing is None or self._standing[0] < revision:
+                self._standing = (revision, forecast)
+        return forecast
+
+    def _as_forecast(
+        self,
+        values: NDArray[np.float32],
+        aggregates: NDArray[np.float32] | None,
+        *,
+        start_s: float | None,
+        source: str,
+    ) -> Forecast:
+        for array in (values, aggregates):
+            if array is not None:
+                array.setflags(write=False)
+        return Forecast(
             values=values,
             levels=self._manifest.levels,
             channels=self._manifest.channels,
             step_s=self._manifest.step_s,
             start_s=start_s,
             source=source,
+            aggregates=aggregates,
         )
-        with self._lock:
-            if self._standing is None or self._standing[0] < revision:
-                self._standing = (revision, forecast)
-        return forecast
 
-    def _run(self, windows: NDArray[np.float32], times: NDArray[np.float64] | None) -> NDArray[np.float32]:
-        forecast = self._session.run(windows, times)
-        wanted = (len(windows), *self._manifest.forecast_shape)
-        if forecast.shape != wanted:
-            raise ArtifactError(f"{self._where}: expected a forecast of {wanted}, got {forecast.shape}; export again")
-        return forecast
+    def _judge(self) -> None:
+        """With the lock held, after anything that may have finished steps."""
+        if self._adaptive is not None:
+            self._adaptive.follow(self._stream.steps)
 
-    def _ask_model(self, steps: NDArray[np.float32], time_s: float | None) -> NDArray[np.float32] | None:
-        """The model's forecast, or None when it fails or is no forecast: the hot loop goes on without it."""
+    def _outputs(self, context: NDArray[np.float32], time_s: Any) -> dict[str, NDArray[np.float32]]:
+        windows = window(context, self._manifest)
+        batch = len(windows) if context.ndim == 3 else None
+        times = window_times(time_s, self._manifest, batch=batch)
+        if self._clock_due and times is not None:
+            self._look_at_clock(float(times.min()), stacklevel=4)
+        found = self._run(windows, times)
+        return found if batch is not None else {name: output[0] for name, output in found.items()}
+
+    def _run(self, windows: NDArray[np.float32], times: NDArray[np.float64] | None) -> dict[str, NDArray[np.float32]]:
+        found = self._session.run(windows, times)
+        for name, shape in self._manifest.output_shapes.items():
+            wanted = (len(windows), *shape)
+            if found[name].shape != wanted:
+                raise ArtifactError(
+                    f"{self._where}: expected a {name} of {wanted}, got {found[name].shape}; export again"
+                )
+        return found
+
+    def _ask_model(self, steps: NDArray[np.float32], time_s: float | None) -> dict[str, NDArray[np.float32]] | None:
+        """What the model gives, or None when it fails or is no forecast: the hot loop goes on without it."""
         times = np.array([time_s], dtype=np.float64) if self._manifest.takes_time else None
         try:
-            values: NDArray[np.float32] = self._run(steps[np.newaxis], times)[0]
+            found = self._run(steps[np.newaxis], times)
         except Exception as error:  # onnxruntime's classes stand under Exception alone
             self._warn(f"failed with {error}")
             return None
-        if not np.isfinite(values).all():
+        if not all(np.isfinite(output).all() for output in found.values()):
             self._warn("gave numbers that are not finite")
             return None
-        return values
+        return {name: output[0] for name, output in found.items()}
 
-    def _look_at_clock(self, time_s: float) -> None:
+    def _look_at_clock(self, time_s: float, stacklevel: int = 3) -> None:
         """Say once that times are no epoch seconds, with which the model tells the hour and the day."""
         self._clock_due = False
         if time_s < _EPOCH_FROM_S:
@@ -219,7 +283,7 @@ class Predictor:
                 f"{self._where}: expected epoch seconds, as this model knows the time of day, got {time_s!r}, "
                 f"a time in {1970 + int(time_s // 31_556_952)}; its forecasts follow that calendar (said once)",
                 RuntimeWarning,
-                stacklevel=3,
+                stacklevel=stacklevel,
             )
 
     def _warn(self, what: str) -> None:

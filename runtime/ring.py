@@ -18,11 +18,13 @@ class Ring:
     Attributes:
         length: rows kept.
         seen: rows added since the start or the last `clear`.
+        clears: times that all rows were forgotten.
     """
 
     def __init__(self, length: int, width: int) -> None:
         self.length = length
         self.seen = 0
+        self.clears = 0
         self._rows = np.zeros((2 * length, width), dtype=np.float32)
         self._at = 0
 
@@ -47,9 +49,11 @@ class Ring:
     def clear(self) -> None:
         """Forget all rows."""
         self.seen = 0
+        self.clears += 1
 
-    def last(self) -> NDArray[np.float32]:
-        """A view of the last min(seen, length) rows, oldest first; the next push may overwrite it."""
+    def last(self, count: int | None = None) -> NDArray[np.float32]:
+        """A view of the last min(seen, length[, count]) rows, oldest first; the next push may overwrite it."""
         end = self._at + self.length
-        view: NDArray[np.float32] = self._rows[end - min(self.seen, self.length) : end]
+        rows = min(self.seen, self.length, self.length if count is None else count)
+        view: NDArray[np.float32] = self._rows[end - rows : end]
         return view

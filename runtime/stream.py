@@ -46,16 +46,16 @@ class Stream(Protocol):
         """Take in that time has passed."""
 
 
-def open_stream(manifest: Manifest) -> Stream:
-    """The empty stream of an artifact's kind."""
-    return RequestStream(manifest) if manifest.bin_s is None else LoadStream(manifest)
+def open_stream(manifest: Manifest, *, keep: int) -> Stream:
+    """The empty stream of an artifact's kind, which keeps its last `keep` steps."""
+    return RequestStream(manifest, keep=keep) if manifest.bin_s is None else LoadStream(manifest, keep=keep)
 
 
 class RequestStream:
     """A `requests` series: one step per request after the first, with the time since the one before."""
 
-    def __init__(self, manifest: Manifest) -> None:
-        self.steps = Ring(manifest.context, len(manifest.channels))
+    def __init__(self, manifest: Manifest, *, keep: int) -> None:
+        self.steps = Ring(keep, len(manifest.channels))
         self.start_s: float | None = None
         self.revision = 0
         self._gap_s = manifest.gap_s
@@ -107,9 +107,9 @@ class LoadStream:
     no common order; only a finished bin takes no more.
     """
 
-    def __init__(self, manifest: Manifest) -> None:
+    def __init__(self, manifest: Manifest, *, keep: int) -> None:
         assert manifest.bin_s is not None
-        self.steps = Ring(manifest.context, len(manifest.channels))
+        self.steps = Ring(keep, len(manifest.channels))
         self.revision = 0
         self._bin_s = manifest.bin_s
         self._gap_s = manifest.gap_s

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import math
 import os
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from dataclasses import asdict, dataclass
 from functools import partial
 from typing import TYPE_CHECKING, Any
@@ -14,6 +14,7 @@ import numpy as np
 from .artifact import CONFIG, Artifact, open_artifact
 from .errors import ArtifactError
 from .golden import GOLDEN, Golden, read_golden
+from .manifest import output_channels
 from .predictor import Predictor
 from .proof import Tolerance, read_tolerance
 
@@ -35,10 +36,13 @@ class FileCheck:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class ForecastCheck:
-    """One channel of the golden forecasts, run again."""
+    """One channel of one output of the graph on the golden windows, run again."""
 
     batch: int
+    output: str
+    """`forecast`, or `demand`."""
     channel: str
+    """Of the output: of `demand` `sum of requests` and the like."""
     max_abs: float
     """Largest difference, raw units of the channel; infinite where a number is none."""
     max_rel: float
@@ -85,8 +89,9 @@ def verify(
 ) -> Verification:
     """Hash every file of an artifact and run its golden windows again, all at once and one by one.
 
-    A forecast passes when |found - expected| <= atol * scale + rtol * |expected| everywhere: the exporter's rule, with
-    the tolerance and the scales of the channels that its proof, parity.json, was made with.
+    An output passes when |found - expected| <= atol * scale + rtol * |expected| everywhere: the exporter's rule, with
+    the tolerance and the scales of the channels that its proof, parity.json, was made with. The scale of a channel is
+    that of its sums and peaks too.
 
     Args:
         path: as `Predictor`.
@@ -113,7 +118,8 @@ def verify(
         rtol, atol = within.rtol, within.atol
         for batch in dict.fromkeys((len(golden.context), 1)):
             found = _run(predictor, golden, batch)
-            forecasts += _compare(artifact, golden, found, batch=batch, within=within)
+            for output in artifact.manifest.outputs:
+                forecasts += _compare(artifact, golden, found, output=output, batch=batch, within=within)
     return Verification(
         artifact=str(artifact.folder),
         name=artifact.manifest.name,
@@ -152,27 +158,30 @@ def _problem(check: Callable[[], object]) -> str | None:
     return None
 
 
-def _run(predictor: Predictor, golden: Golden, batch: int) -> NDArray[np.float32]:
+def _run(predictor: Predictor, golden: Golden, batch: int) -> dict[str, NDArray[np.float32]]:
     parts = []
     for at in range(0, len(golden.context), batch):
         piece = slice(at, at + batch)
         time_s = None if golden.time_s is None else golden.time_s[piece]
-        parts.append(predictor.predict(golden.context[piece], time_s))
-    return np.concatenate(parts)
+        parts.append(predictor.predict_outputs(golden.context[piece], time_s))
+    return {output: np.concatenate([part[output] for part in parts]) for output in parts[0]}
 
 
 def _compare(
     artifact: Artifact,
     golden: Golden,
-    found: NDArray[np.float32],
+    found: Mapping[str, NDArray[np.float32]],
     *,
+    output: str,
     batch: int,
     within: Tolerance,
 ) -> list[ForecastCheck]:
     checks = []
-    for c, channel in enumerate(artifact.manifest.channels):
-        want, got = golden.forecast[:, :, c].astype(np.float64), found[:, :, c].astype(np.float64)
-        scale = within.scale[c]
+    channels = artifact.manifest.channels
+    for c, channel in enumerate(output_channels(output, channels)):
+        want = golden.outputs[output][:, :, c].astype(np.float64)
+        got = found[output][:, :, c].astype(np.float64)
+        scale = within.scale[c % len(channels)]
         allowed = within.atol * scale + within.rtol * np.abs(want)
         difference = np.abs(got - want)
         # Not a number anywhere is the worst difference of all.
@@ -189,6 +198,7 @@ def _compare(
         checks.append(
             ForecastCheck(
                 batch=batch,
+                output=output,
                 channel=channel,
                 max_abs=_largest(difference),
                 max_rel=_largest(difference / np.maximum(np.abs(want), scale)),

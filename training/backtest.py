@@ -5,6 +5,7 @@ from __future__ import annotations
 import numpy as np
 import torch
 
+from training.baseline_model import BaselineModel
 from training.quantile_model import QuantileModel
 from training.windows import WindowSource
 
@@ -20,7 +21,7 @@ def thin(origins: np.ndarray, most: int = MOST_ORIGINS) -> np.ndarray:
 
 @torch.inference_mode()
 def rolling_forecasts(
-    model: QuantileModel, source: WindowSource, origins: np.ndarray, *, batch: int = 1024
+    model: QuantileModel | BaselineModel, source: WindowSource, origins: np.ndarray, *, batch: int = 1024
 ) -> tuple[np.ndarray, np.ndarray]:
     """Forecast from every origin.
 

@@ -12,16 +12,18 @@ from __future__ import annotations
 
 from collections.abc import Callable, Collection, Sequence
 from dataclasses import dataclass
+from typing import Any
 
 import numpy as np
 
-from training import kalman
+from training import kalman, smoothing, statistical
+from training.backtest import thin
 from training.errors import ConfigError
 from training.metrics import pinball
 from training.residuals import Residuals
 from training.series import Series
 
-_NAMES = (
+NAMES = (
     "last_value",
     "mean_of_last",
     "exponential_smoothing",
@@ -31,9 +33,8 @@ _NAMES = (
     "seasonal_naive",
     "recent_quantiles",
 )
+Setting = dict[str, float | int]
 DAY_S = 86_400.0
-HISTORY = 2048
-"""Steps that smoothing looks back; what lies before weighs less than 4e-5 at the smallest alpha."""
 MEAN_STEPS = (2, 3, 4, 5, 7, 10, 15, 20, 30, 60, 120, 250, 500, 1000, 2000)
 QUANTILE_STEPS = (50, 100, 200, 500, 1000, 2000)
 SIMPLE_ALPHA = (0.005, 0.01, 0.02, 0.05, 0.1, 0.15, 0.2, 0.3, 0.4, 0.5, 0.6, 0.7, 0.8, 0.9, 1.0)
@@ -55,7 +56,15 @@ class BaselineForecast:
     validation: np.ndarray
     """(n, H, C, Q) float32; in-sample, because settings and residuals come from these windows."""
     test: np.ndarray
-    """(n, H, C, Q) float32."""
+    """(m, H, C, Q) float32."""
+    validation_origins: np.ndarray
+    """(n,) int64: all that were asked for, or fewer, evenly spaced, where a forecast is slow."""
+    test_origins: np.ndarray
+    """(m,) int64."""
+    chosen: tuple[Setting, ...]
+    """What tuning chose for each channel."""
+    residuals: tuple[Residuals, ...]
+    """Of each channel; none where the forecast is not a point."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -77,8 +86,8 @@ class _Family:
     """A baseline and the settings to choose from; `points` forecasts (G, n, H) for one channel."""
 
     name: str
-    grid: list[dict[str, float | int]]
-    points: Callable[[np.ndarray, int, list[dict[str, float | int]]], np.ndarray]
+    grid: list[Setting]
+    points: Callable[[np.ndarray, int, list[Setting]], np.ndarray]
 
 
 def run_baselines(
@@ -100,7 +109,7 @@ def run_baselines(
         levels: (Q,) quantile levels, ascending.
         validation: (n,) int64 origins i, each forecasting steps i..i+H-1; settings are tuned here.
         test: (m,) int64 origins, perhaps none; nothing is tuned here.
-        only: names of the baselines wanted; all of them if None.
+        only: names of the baselines wanted; if None, all but `auto_arima` and `auto_ets`, which are slow.
 
     Returns:
         One forecast per baseline. `left_out` says which ones do not apply and why.
@@ -109,7 +118,7 @@ def run_baselines(
         ConfigError: there are no origins, or an origin lacks context or horizon in its segment.
     """
     past = _past(series, context=context, horizon=horizon, levels=levels, origins=(validation, test))
-    wanted = _NAMES if only is None else only
+    wanted = NAMES if only is None else only
     forecasts = [
         _point_baseline(family, past, series.channels, validation, test)
         for family in _families(series, past)
@@ -125,19 +134,30 @@ def run_baselines(
         forecasts.append(_point_baseline(season, past, series.channels, validation, test))
     if "recent_quantiles" in wanted and series.kind == "requests":
         forecasts.append(_recent_quantiles(past, series.channels, validation, test))
+    for name in statistical.NAMES:
+        if name in wanted and statistical.problem(past.starts, validation[0]) is None:
+            family = _statistical(name, past, validation)
+            parts = [thin(part, statistical.MOST_ORIGINS) for part in (validation, test)]
+            forecasts.append(_point_baseline(family, past, series.channels, *parts))
     return forecasts
 
 
-def left_out(series: Series, *, validation: np.ndarray, test: np.ndarray) -> dict[str, str]:
+def left_out(
+    series: Series, *, validation: np.ndarray, test: np.ndarray, only: Collection[str] | None = None
+) -> dict[str, str]:
     """Baselines that `run_baselines` leaves out for these origins: name -> reason, for the report."""
-    reasons = {}
     past = _Past(values=series.values, starts=_starts(series.segment), horizon=1, levels=())
-    problem = _season_problem(series, past, (validation, test))
-    if problem is not None:
-        reasons["seasonal_naive"] = problem
-    if series.kind != "requests":
-        reasons["recent_quantiles"] = "quantiles of the last requests belong to a `requests` series"
-    return reasons
+    slow = statistical.problem(past.starts, validation[0])
+    if only is None:
+        slow = "slow, so it runs only when asked for by name" + (f"; {slow}" if slow else "")
+    reasons = {
+        "seasonal_naive": _season_problem(series, past, (validation, test)),
+        "recent_quantiles": None
+        if series.kind == "requests"
+        else "quantiles of the last requests belong to a `requests` series",
+        **dict.fromkeys(statistical.NAMES, slow),
+    }
+    return {name: why for name, why in reasons.items() if why is not None and (only is None or name in only)}
 
 
 def _past(
@@ -200,7 +220,8 @@ def _point_baseline(
     """Choose the settings of each channel, then turn its points into quantiles."""
     settings: dict[str, float | int | str] = {}
     parts: tuple[list[np.ndarray], list[np.ndarray]] = ([], [])
-    tune = _evenly(validation)
+    chosen, fitted = [], []
+    tune = thin(validation, TUNING_ORIGINS)
     for c, channel in enumerate(channels):
         best = family.grid[0]
         if len(family.grid) > 1:
@@ -213,6 +234,8 @@ def _point_baseline(
         point = family.points(validation, c, [best])[0]
         residuals = Residuals.fit(point, _targets(past, validation, c), levels=past.levels)
         settings[f"residuals[{channel}]"] = residuals.kind
+        chosen.append(best)
+        fitted.append(residuals)
         parts[0].append(residuals.quantiles(point))
         later = family.points(test, c, [best])[0] if len(test) else np.empty((0, past.horizon))
         parts[1].append(residuals.quantiles(later))
@@ -221,6 +244,10 @@ def _point_baseline(
         settings=settings,
         validation=np.stack(parts[0], axis=2),
         test=np.stack(parts[1], axis=2),
+        validation_origins=validation,
+        test_origins=test,
+        chosen=tuple(chosen),
+        residuals=tuple(fitted),
     )
 
 
@@ -229,13 +256,7 @@ def _targets(past: _Past, origins: np.ndarray, channel: int) -> np.ndarray:
     return np.asarray(past.values[origins[:, None] + np.arange(past.horizon), channel])
 
 
-def _evenly(origins: np.ndarray) -> np.ndarray:
-    if len(origins) <= TUNING_ORIGINS:
-        return origins
-    return origins[np.linspace(0, len(origins) - 1, TUNING_ORIGINS).astype(np.int64)]
-
-
-def _means(past: _Past, origins: np.ndarray, channel: int, grid: list[dict[str, float | int]]) -> np.ndarray:
+def _means(past: _Past, origins: np.ndarray, channel: int, grid: list[Setting]) -> np.ndarray:
     """Mean of the last `steps` values, of fewer where the segment has fewer: (G, n, H)."""
     first = past.first(origins)
     total = np.concatenate([[0.0], np.cumsum(past.values[:, channel])])
@@ -250,11 +271,17 @@ def _means(past: _Past, origins: np.ndarray, channel: int, grid: list[dict[str, 
     return result
 
 
-def _seasonal(past: _Past, origins: np.ndarray, channel: int, grid: list[dict[str, float | int]]) -> np.ndarray:
-    """The value one season earlier (two where the horizon is longer than a season): (1, n, H)."""
+def _seasonal(past: _Past, origins: np.ndarray, channel: int, grid: list[Setting]) -> np.ndarray:
+    """The value one season earlier (two where the horizon is longer than a season): (1, n, H).
+
+    Where the segment has less than a season, the mean of what it has.
+    """
     day = int(grid[0]["steps"])
     step = np.arange(past.horizon)
-    return np.asarray(past.values[origins[:, None] + step - day * (step // day + 1), channel])[None]
+    earlier = np.maximum(origins[:, None] + step - day * (step // day + 1), 0)  # below 0 only where the mean stands in
+    young = origins - past.first(origins) < day
+    mean = _means(past, origins, channel, grid)[0]
+    return np.asarray(np.where(young[:, None], mean, past.values[earlier, channel]))[None]
 
 
 def _season_problem(series: Series, past: _Past, origins: tuple[np.ndarray, np.ndarray]) -> str | None:
@@ -264,13 +291,14 @@ def _season_problem(series: Series, past: _Past, origins: tuple[np.ndarray, np.n
     day = DAY_S / series.bin_s
     if day < 1 or day != round(day):
         return f"a day is no whole number of bins of {series.bin_s:g} s"
-    short = min(int((part - past.first(part)).min()) for part in origins if len(part))
-    if short < day:
-        return f"an origin has {short * series.bin_s / 3600:.1f} h of history in its segment, less than a day"
+    for name, part in zip(("validation", "test"), origins, strict=True):
+        share = float((part - past.first(part) >= day).mean()) if len(part) else 1.0
+        if share < 0.5:
+            return f"{share:.0%} of the {name} origins have a day of history in their segment, less than half"
     return None
 
 
-def _smoothed(past: _Past, origins: np.ndarray, channel: int, grid: list[dict[str, float | int]]) -> np.ndarray:
+def _smoothed(past: _Past, origins: np.ndarray, channel: int, grid: list[Setting]) -> np.ndarray:
     """Exponential smoothing, simple or with Holt's damped trend: (G, n, H).
 
     The state after W values is linear in them, so all settings of a grid are one matrix product per chunk
@@ -278,47 +306,21 @@ def _smoothed(past: _Past, origins: np.ndarray, channel: int, grid: list[dict[st
     level without trend.
     """
     first = past.first(origins)
-    history = min(HISTORY, int((origins - first).max()))
-    weights = _smoothing_weights(grid, history)  # (W, 2G)
+    history = min(smoothing.HISTORY, int((origins - first).max()))
+    weights = smoothing.state_weights(grid, history)  # (W, 2G)
     states = np.empty((len(origins), weights.shape[1]))
     lags = np.arange(-history, 0)
     for begin in range(0, len(origins), CHUNK):
         part = slice(begin, begin + CHUNK)
         steps = np.maximum(origins[part, None] + lags, first[part, None])
         states[part] = past.values[steps, channel] @ weights
-    phi = np.array([setting.get("phi", 0.0) for setting in grid])
-    damped = np.cumsum(phi[:, None] ** np.arange(1, past.horizon + 1), axis=1)  # (G, H)
     level, trend = states[:, : len(grid)].T, states[:, len(grid) :].T
+    damped = smoothing.damping(grid, past.horizon)
     return np.maximum(level[:, :, None] + trend[:, :, None] * damped[:, None, :], 0.0)
 
 
-def _smoothing_weights(grid: list[dict[str, float | int]], history: int) -> np.ndarray:
-    """What each of the last W values, oldest first, adds to level (first G columns) and trend (last G)."""
-    alpha, beta, phi = (np.array([setting.get(k, 0.0) for setting in grid]) for k in ("alpha", "beta", "phi"))
-    level, trend = alpha.copy(), alpha * beta
-    weights = np.empty((history, 2 * len(grid)))
-    # The answer to a unit impulse that lies further and further back; then what is left of the starting
-    # level.
-    for row in range(history - 1, -1, -1):
-        weights[row] = np.concatenate([level, trend])
-        level, trend = _decay(level, trend, alpha, beta, phi)
-    start_level, start_trend = np.ones(len(grid)), np.zeros(len(grid))
-    for _ in range(history):
-        start_level, start_trend = _decay(start_level, start_trend, alpha, beta, phi)
-    weights[0] += np.concatenate([start_level, start_trend])
-    return weights
-
-
-def _decay(
-    level: np.ndarray, trend: np.ndarray, alpha: np.ndarray, beta: np.ndarray, phi: np.ndarray
-) -> tuple[np.ndarray, np.ndarray]:
-    """One step of damped Holt that observes 0."""
-    new = (1.0 - alpha) * (level + phi * trend)
-    return new, beta * (new - level) + (1.0 - beta) * phi * trend
-
-
 def _kalman(past: _Past, *, log1p: bool) -> _Family:
-    def points(origins: np.ndarray, channel: int, _grid: list[dict[str, float | int]]) -> np.ndarray:
+    def points(origins: np.ndarray, channel: int, _grid: list[Setting]) -> np.ndarray:
         if channel not in states:
             states[channel] = kalman.filter_states(past.values[:, channel], past.starts, log1p=log1p)
         level, trend = states[channel]
@@ -328,25 +330,47 @@ def _kalman(past: _Past, *, log1p: bool) -> _Family:
     return _Family(name="kalman_log1p" if log1p else "kalman", grid=[{}], points=points)
 
 
+def _statistical(name: str, past: _Past, validation: np.ndarray) -> _Family:
+    def points(origins: np.ndarray, channel: int, _grid: list[Setting]) -> np.ndarray:
+        values = past.values[:, channel]
+        if channel not in models:
+            models[channel] = statistical.fit(name, values[statistical.training_part(past.starts, validation[0])])
+        first = past.first(origins)
+        found = statistical.forecast(name, models[channel], values, first=first, origins=origins, horizon=past.horizon)
+        return found[None]
+
+    models: dict[int, Any] = {}
+    return _Family(name=name, grid=[{}], points=points)
+
+
 def _recent_quantiles(
     past: _Past, channels: Sequence[str], validation: np.ndarray, test: np.ndarray
 ) -> BaselineForecast:
     """Empirical quantiles of the last K steps, the same for every step of the horizon."""
-    settings: dict[str, float | int | str] = {}
+    chosen: list[Setting] = []
     parts: tuple[list[np.ndarray], list[np.ndarray]] = ([], [])
-    tune = _evenly(validation)
-    for c, channel in enumerate(channels):
+    tune = thin(validation, TUNING_ORIGINS)
+    for c in range(len(channels)):
         target = _targets(past, tune, c)
         losses = [
             pinball(_last_quantiles(past, tune, c, steps)[:, None], target, past.levels).mean()
             for steps in QUANTILE_STEPS
         ]
         steps = QUANTILE_STEPS[int(np.argmin(losses))]
-        settings[f"steps[{channel}]"] = steps
+        chosen.append({"steps": steps})
         for part, origins in zip(parts, (validation, test), strict=True):
             part.append(_last_quantiles(past, origins, c, steps).astype(np.float32))
     stacked = [np.repeat(np.stack(part, axis=1)[:, None], past.horizon, axis=1) for part in parts]
-    return BaselineForecast(name="recent_quantiles", settings=settings, validation=stacked[0], test=stacked[1])
+    return BaselineForecast(
+        name="recent_quantiles",
+        settings={f"steps[{channel}]": setting["steps"] for channel, setting in zip(channels, chosen, strict=True)},
+        validation=stacked[0],
+        test=stacked[1],
+        validation_origins=validation,
+        test_origins=test,
+        chosen=tuple(chosen),
+        residuals=(),
+    )
 
 
 def _last_quantiles(past: _Past, origins: np.ndarray, channel: int, steps: int) -> np.ndarray:

@@ -34,43 +34,50 @@ def calibrate(model: QuantileModel, source: WindowSource, origins: np.ndarray, *
         The kind of offsets that was kept: "none", "shared" or "per step".
     """
     model.eval()
-    errors = []
+    found, came = [], []
     for picks in torch.from_numpy(origins).to(source.device).split(batch):
         context, time_s, target = source.gather(picks)
-        found = model.scaled_quantiles(context, time_s)
-        errors.append((model.targets(target)[..., None] - found) / model.spread[:, None])
-    miss = torch.cat(errors).cpu().numpy()
-    kind = _choose(miss, model.levels)
-    model.offset.copy_(torch.from_numpy(_offsets(miss, model.levels, kind)))
+        found.append(model.scaled_quantiles(context, time_s))
+        came.append(model.targets(target))
+    quantiles, targets = torch.cat(found), torch.cat(came)
+    kind = _choose(model, quantiles, targets)
+    model.offset.copy_(_offsets(model, quantiles, targets, kind))
     return kind
 
 
-def _choose(miss: np.ndarray, levels: tuple[float, ...]) -> str:
-    """The kind of offsets that loses least on the half it was not fitted on."""
-    if len(miss) < _LEAST_WINDOWS:
+def _choose(model: QuantileModel, quantiles: torch.Tensor, targets: torch.Tensor) -> str:
+    """The kind of offsets that loses least, in raw units, on the half it was not fitted on."""
+    if len(targets) < _LEAST_WINDOWS:
         return NONE
-    horizon = miss.shape[1]
-    middle = len(miss) // 2
-    early, late = miss[: middle - horizon], miss[middle:]  # no target in both
+    middle = len(targets) // 2
+    early, late = slice(0, middle - model.horizon), slice(middle, None)  # no target in both
     losses = {kind: 0.0 for kind in (NONE, SHARED, PER_STEP)}
     for kind in losses:
         for fitted, judged in ((early, late), (late, early)):
-            losses[kind] += _pinball(judged - _offsets(fitted, levels, kind), levels)
+            offset = _offsets(model, quantiles[fitted], targets[fitted], kind)
+            losses[kind] += _loss(model, quantiles[judged] + model.spread[:, None] * offset, targets[judged])
     return min(losses, key=lambda kind: losses[kind])
 
 
-def _pinball(miss: np.ndarray, levels: tuple[float, ...]) -> float:
-    tau = np.array(levels)
-    return float(np.maximum(tau * miss, (tau - 1) * miss).mean())
+def _loss(model: QuantileModel, quantiles: torch.Tensor, targets: torch.Tensor) -> float:
+    """Mean over the values of the wQL in raw units; scaled (n, H, V, Q) and (n, H, V)."""
+    forecast = model.scaling.from_scale(model.ordered(quantiles))
+    target = model.scaling.from_scale(targets[..., None])
+    levels = torch.tensor(model.levels, device=forecast.device)
+    miss = target - forecast
+    loss = torch.maximum(levels * miss, (levels - 1) * miss).mean(3).sum((0, 1))
+    return float((loss / target.sum((0, 1, 3)).clamp_min(1e-9)).mean())
 
 
-def _offsets(miss: np.ndarray, levels: tuple[float, ...], kind: str) -> np.ndarray:
-    """(H, V, Q) float32: at each level, that quantile of the misses (n, H, V, Q), with the finite-sample rank."""
-    windows, horizon, values, count = miss.shape
+def _offsets(model: QuantileModel, quantiles: torch.Tensor, targets: torch.Tensor, kind: str) -> torch.Tensor:
+    """(H, V, Q): at each level, that quantile of the misses, with the finite-sample rank."""
     if kind == NONE:
-        return np.zeros((horizon, values, count), np.float32)
-    pooled = miss if kind == PER_STEP else miss.reshape(windows * horizon, 1, values, count)
-    ordered = np.sort(pooled, axis=0)
-    ranks = [min(math.ceil((windows + 1) * level), windows) / windows for level in levels]
+        return torch.zeros_like(model.offset)
+    miss = (targets[..., None] - quantiles) / model.spread[:, None]
+    windows = len(miss)
+    if kind == SHARED:
+        miss = miss.flatten(0, 1)[:, None]
+    ordered = miss.sort(dim=0).values
+    ranks = [min(math.ceil((windows + 1) * level), windows) / windows for level in model.levels]
     picked = [ordered[max(math.ceil(rank * len(ordered)) - 1, 0), ..., q] for q, rank in enumerate(ranks)]
-    return np.broadcast_to(np.stack(picked, axis=-1), (horizon, values, count)).astype(np.float32)
+    return torch.stack(picked, dim=-1).expand_as(model.offset)

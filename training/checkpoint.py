@@ -2,6 +2,7 @@
 
 A run folder holds
 - `model.safetensors`, the best weights, and `checkpoint.json`, everything needed to use them, once training ended;
+- `judged.safetensors`, the weights that validation judged, before the last training on train and validation together;
 - `windows.safetensors`, real windows for the parity proof;
 - `last.safetensors`, from which training resumes; see training/resume.py.
 """
@@ -21,6 +22,8 @@ from safetensors import SafetensorError
 from safetensors.torch import load as load_tensors
 from safetensors.torch import save as save_tensors
 
+from training.baseline_model import BaselineModel, build_baseline
+from training.baselines import NAMES as BASELINES
 from training.config import RunConfig
 from training.errors import CheckpointError, ConfigError
 from training.forecaster import Forecaster
@@ -28,6 +31,7 @@ from training.quantile_model import Ensemble, QuantileModel
 
 SCHEMA = 2
 WEIGHTS, META, WINDOWS, LAST = "model.safetensors", "checkpoint.json", "windows.safetensors", "last.safetensors"
+JUDGED = "judged.safetensors"
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -35,16 +39,22 @@ class Checkpoint:
     """A trained forecaster with its facts.
 
     Attributes:
-        model: the forecaster on the CPU, in eval mode.
+        model: the forecaster, or simple baseline, on the CPU, in eval mode.
         meta: content of `checkpoint.json`.
         windows: real windows: `context` (n, L, C) float32, `time_s` (n,) float64, `target` (n, H, C) float32.
         sha256: hash of the weights' file.
     """
 
-    model: QuantileModel
+    model: QuantileModel | BaselineModel
     meta: dict[str, Any]
     windows: dict[str, np.ndarray]
     sha256: str
+
+    @property
+    def trained(self) -> QuantileModel:
+        """The model, where it is no baseline."""
+        assert isinstance(self.model, QuantileModel)
+        return self.model
 
 
 def write_atomically(path: Path, data: bytes) -> None:
@@ -79,7 +89,23 @@ def build_forecaster(meta: dict[str, Any]) -> QuantileModel:
         calendar=tuple(model["calendar"]),
         ratio=1 if meta["bin_s"] is None else round(meta["step_s"] / meta["bin_s"]),
         demand=model["demand"],
+        anchored=model["anchored"],
+        recent=model["recent"],
     )
+
+
+def judged_model(checkpoint: Checkpoint, folder: Path) -> QuantileModel:
+    """The model of a run as it was before it saw the validation part.
+
+    Raises:
+        CheckpointError: it was trained again on validation, and the weights from before that are not there.
+    """
+    if not RunConfig.from_dict(checkpoint.meta["config"]).fit.refit:
+        return checkpoint.trained
+    model = build_forecaster(checkpoint.meta)
+    assert isinstance(model, QuantileModel)
+    load_weights(folder / JUDGED, model)
+    return model.eval()
 
 
 def save_weights(path: Path, model: torch.nn.Module) -> None:
@@ -176,14 +202,15 @@ def read_meta(folder: Path) -> dict[str, Any]:
     return dict(meta)
 
 
-def checked_facts(meta: dict[str, Any], *, where: str) -> tuple[QuantileModel, dict[str, str]]:
+def checked_facts(meta: dict[str, Any], *, where: str) -> tuple[QuantileModel | BaselineModel, dict[str, str]]:
     """The forecaster of a checkpoint's facts, with random weights, and the hashes its tensors must have.
 
     Raises:
         CheckpointError: a fact is missing or impossible.
     """
     try:
-        model = build_forecaster(meta)
+        name = meta["model"]["name"]
+        model = build_baseline(meta) if name in BASELINES else build_forecaster(meta)
         RunConfig.from_dict(meta["config"])
         return model, {name: str(meta["sha256"][name]) for name in (WEIGHTS, WINDOWS)}
     except (KeyError, TypeError, AttributeError) as error:

@@ -25,6 +25,7 @@ Examples:
   fcast-train --trace BurstGPT_1.csv --model gru --series requests
   fcast-train --trace 'logs/*.csv.gz' --model gru,dlinear --series load --bin 60 --context 120
   fcast-train --trace t.csv --model transformer --set d_model=128 --set learning_rate=0.001
+  fcast-train --trace t.csv --model gru,recent_quantiles
   fcast-train --trace t.csv --config run.toml --resume
   fcast-train --trace newer.csv --from runs/gru --out runs/newer
   fcast-train --trace t.csv --series load --context 60 --model gru --tune 20
@@ -32,8 +33,8 @@ Examples:
 \b
 Settings for --set and the TOML file (flat, the same keys):
   data      series, bin_s, step_s, gap_s, context, horizon, levels, split, stride
-  scaling   log, center, calendar, calibrate
-  training  epochs, batch_size, learning_rate, weight_decay, patience, clip_norm, seed, device,
+  scaling   log, center, calendar, anchor, recent, calibrate
+  training  refit, epochs, batch_size, learning_rate, weight_decay, patience, clip_norm, seed, device,
             precision (fp32, amp), gradient_checkpointing
   models    hidden_size, num_layers, dropout (lstm, gru), kernel_size (dlinear), d_model, nhead, ... (transformer)
 
@@ -41,10 +42,12 @@ Next: fcast-export runs/gru --format onnx"""
 
 
 def _complete_models(ctx: click.Context, param: click.Parameter, incomplete: str) -> list[str]:
+    from training.baselines import NAMES
     from training.registry import model_names
 
     done, _, last = incomplete.rpartition(",")
-    return [f"{done},{name}" if done else name for name in model_names() if name.startswith(last)]
+    known = [*model_names(), *NAMES]
+    return [f"{done},{name}" if done else name for name in known if name.startswith(last)]
 
 
 @click.command(cls=Command, epilog=_EPILOG, context_settings={"max_content_width": 110})
@@ -55,7 +58,9 @@ def _complete_models(ctx: click.Context, param: click.Parameter, incomplete: str
     "--model",
     "models",
     shell_complete=_complete_models,
-    help="Architectures, comma-separated: lstm, gru, dlinear, transformer, multiscale, or any registered one. [gru]",
+    help="Architectures, comma-separated: lstm, gru, dlinear, transformer, multiscale, or any registered one. [gru] "
+    "Also simple baselines, tuned and saved for export: last_value, mean_of_last, exponential_smoothing, damped_holt, "
+    "kalman, kalman_log1p, seasonal_naive, recent_quantiles.",
 )
 @click.option("--ensemble", is_flag=True, help="Also make one model of all of them: the mean of their quantiles.")
 @click.option(
@@ -118,7 +123,7 @@ def main(
     from training.device import resolve_device
     from training.plots import plot_loss
     from training.progress import TrainingProgress
-    from training.report import legend, save_report, table
+    from training.report import legend, next_command, save_report, table
     from training.run import prepare
     from training.warm_start import warm_run
 
@@ -177,7 +182,7 @@ def main(
     _show_search(searched, out, console)
     console.print(table(report, width=console.width))
     click.echo(legend(report))
-    click.echo(f"Report: {out / 'report.md'}\nNext: fcast-export {out / report['best_model']} --format onnx")
+    click.echo(f"Report: {out / 'report.md'}\nNext: {next_command(report, out)}")
 
 
 def _names(models: str | None) -> list[str]:

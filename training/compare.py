@@ -9,8 +9,9 @@ from typing import Any
 
 import numpy as np
 
-from training.baselines import left_out, run_baselines
-from training.checkpoint import LAST, META, WEIGHTS, Checkpoint, read_meta
+from training.baseline_run import save_baseline
+from training.baselines import BaselineForecast, left_out, run_baselines
+from training.checkpoint import JUDGED, LAST, META, WEIGHTS, Checkpoint, read_meta
 from training.config import RunConfig
 from training.ensemble import NAME as ENSEMBLE
 from training.ensemble import build_ensemble
@@ -31,20 +32,21 @@ def check_runs(runs: Sequence[RunConfig], out: Path, *, resume: bool, overwrite:
         ConfigError: a hyper-parameter is impossible, an ensemble is asked of one model, or a run is there and neither
             `resume` nor `overwrite` is given.
     """
-    if ensemble and len(runs) < 2:
-        raise ConfigError("--ensemble: expected two models or more, got one; name several with --model")
+    if ensemble and sum(not run.model.is_baseline for run in runs) < 2:
+        raise ConfigError("--ensemble: expected two trained models or more, got fewer; name several with --model")
     if resume and overwrite:
         raise ConfigError("--resume: expected it without --overwrite, got both; give one of them")
     for run in runs:
         data = run.data
-        build_network(
-            run.model.model,
-            run.model.params,
-            channels=3,
-            context=data.context // data.ratio,
-            horizon=data.horizon,
-            values=3,
-        )
+        if not run.model.is_baseline:
+            build_network(
+                run.model.model,
+                run.model.params,
+                channels=3,
+                context=data.context // data.ratio,
+                horizon=data.horizon,
+                values=3,
+            )
         folder = out / run.model.model
         earlier = earlier_files(folder)
         if earlier and not (resume or overwrite):
@@ -56,33 +58,34 @@ def check_runs(runs: Sequence[RunConfig], out: Path, *, resume: bool, overwrite:
 
 def earlier_files(folder: Path) -> list[Path]:
     """Files of a finished or interrupted run in a run folder."""
-    return [folder / name for name in (META, LAST, WEIGHTS) if (folder / name).exists()]
+    return [folder / name for name in (META, LAST, WEIGHTS, JUDGED) if (folder / name).exists()]
 
 
-def score_baselines(data: Data) -> list[dict[str, Any]]:
-    """Score every simple baseline: one row of the report each, with its tuned settings."""
-    split = data.wide_split
-    targets = {
-        part: np.stack([data.wide.values[found + h] for h in range(data.config.horizon)], axis=1)
-        for part, found in (("validation", split.validation), ("test", split.test))
-        if len(found)
-    }
-    found = run_baselines(
+def tune_baselines(data: Data) -> list[BaselineForecast]:
+    """Tune every simple baseline that applies and forecast the scored windows."""
+    return run_baselines(
         data.wide,
         context=data.wide_context,
         horizon=data.config.horizon,
         levels=data.config.levels,
-        validation=split.validation,
-        test=split.test,
+        validation=data.wide_split.validation,
+        test=data.wide_split.test,
     )
+
+
+def score_baselines(data: Data, found: Sequence[BaselineForecast]) -> list[dict[str, Any]]:
+    """Score simple baselines: one row of the report each, with its tuned settings."""
+
+    def scored(forecast: np.ndarray, origins: np.ndarray) -> dict[str, Any]:
+        target = data.wide.values[origins[:, None] + np.arange(data.config.horizon)]
+        return scores(forecast, target, data.config.levels, data.series.channels)
+
     return [
         {
             "name": baseline.name,
             "settings": baseline.settings,
-            **{
-                part: scores(getattr(baseline, part), target, data.config.levels, data.series.channels)
-                for part, target in targets.items()
-            },
+            "validation": scored(baseline.validation, baseline.validation_origins),
+            **({"test": scored(baseline.test, baseline.test_origins)} if len(baseline.test_origins) else {}),
         }
         for baseline in found
     ]
@@ -101,55 +104,72 @@ def train_models(
 ) -> dict[str, Any]:
     """Train several models, which `check_runs` let through, into `out/<model>` and compare them with the baselines.
 
-    Finished runs on the same data that `out` holds already stand in the report too. With `ensemble`, the mean of the
-    models trained now is one more run, `out/ensemble`. `start` is what the one run begins with.
+    A run that names a baseline is tuned, saved like a model and stands in the report among the baselines, with its
+    folder. Finished runs on the same data that `out` holds already stand in the report too. With `ensemble`, the mean
+    of the models trained now is one more run, `out/ensemble`. `start` is what the one run begins with.
 
     Returns:
         The report, as JSON values; see `training.report`.
 
     Raises:
-        ConfigError: the split has no test part, which the report shows; or `out` holds runs on other data and
-            `overwrite` is not given.
+        ConfigError: the split has no test part, which the report shows; `out` holds runs on other data and
+            `overwrite` is not given; or a baseline is asked for that does not apply to the series.
     """
     if not len(data.split.test):
         raise ConfigError(f"split: expected a test part for the report, got {data.config.split}; give all three parts")
     if start is not None:
         check_start(data, runs[0], start)
     names = [run.model.model for run in runs] + ([ENSEMBLE] if ensemble else [])
-    rows = {}
+    tuned = {baseline.name: baseline for baseline in tune_baselines(data)}
+    baselines = {row["name"]: row for row in score_baselines(data, list(tuned.values()))}
+    reasons = left_out(data.wide, validation=data.wide_split.validation, test=data.wide_split.test)
+    for run in runs:
+        if run.model.is_baseline and run.model.model not in tuned:
+            name = run.model.model
+            raise ConfigError(
+                f"--model {name}: expected a series it applies to, got none: {reasons[name]}; leave it out"
+            )
+    rows: dict[str, dict[str, Any]] = {}
     for folder, meta, same in _others(out, data, names):
-        if same:
+        if same and meta["model"]["name"] in baselines:
+            baselines[meta["model"]["name"]]["folder"] = os.fspath(folder)
+        elif same:
             rows[folder.name] = _row(folder, meta)
         elif not overwrite:
             raise ConfigError(
                 f"{out}: expected runs on this trace with these data settings, got {folder.name} on other ones; "
                 "choose another --out, or --overwrite to leave it out of the report"
             )
-    baselines = score_baselines(data)
-    members = []
     for run in runs:
         folder = out / run.model.model
         folder.mkdir(parents=True, exist_ok=True)
         if overwrite:
             for path in earlier_files(folder):
                 path.unlink()
+        if run.model.is_baseline:
+            row = baselines[run.model.model]
+            found = {part: row[part] for part in ("validation", "test")}
+            meta = save_baseline(data, run, folder, tuned[row["name"]], scores=found, resume=resume).meta
+            row["folder"] = os.fspath(folder)
+            continue
         on_batch, on_epoch = on_model(run.model.model)
-        members.append(train_model(data, run, folder, resume=resume, start=start, on_batch=on_batch, on_epoch=on_epoch))
-        meta = members[-1].meta
+        meta = train_model(data, run, folder, resume=resume, start=start, on_batch=on_batch, on_epoch=on_epoch).meta
         rows[folder.name] = _row(folder, meta)
     if ensemble:
-        rows[ENSEMBLE] = _row(out / ENSEMBLE, build_ensemble(data, members, out / ENSEMBLE).meta)
+        folders = [out / run.model.model for run in runs if not run.model.is_baseline]
+        rows[ENSEMBLE] = _row(out / ENSEMBLE, build_ensemble(data, folders, out / ENSEMBLE).meta)
     models = [rows[name] for name in sorted(rows)]
+    best = min(models, key=lambda row: float(row["validation"]["wql"]["mean"]), default=None)
     return {
         "trace": meta["trace"],
         "split": meta["split"],
         "kind": meta["kind"],
         "channels": meta["channels"],
         "models": models,
-        "baselines": baselines,
-        "left_out": left_out(data.wide, validation=data.wide_split.validation, test=data.wide_split.test),
-        "best_model": min(models, key=lambda row: float(row["validation"]["wql"]["mean"]))["name"],
-        "best_baseline": min(baselines, key=lambda row: float(row["test"]["wql"]["mean"]))["name"],
+        "baselines": list(baselines.values()),
+        "left_out": reasons,
+        "best_model": best and best["name"],
+        "best_baseline": min(baselines.values(), key=lambda row: float(row["test"]["wql"]["mean"]))["name"],
     }
 
 

@@ -8,6 +8,7 @@ from dataclasses import asdict, dataclass, field, fields, replace
 from pathlib import Path
 from typing import Any
 
+from training.baselines import NAMES as BASELINES
 from training.errors import ConfigError, nearest
 from training.registry import model_class, model_params
 from training.series import KINDS
@@ -83,7 +84,7 @@ class ForecasterConfig:
     """The architecture and the scaling around it."""
 
     model: str = "gru"
-    """Registered name of the architecture."""
+    """Registered name of the architecture, or a simple baseline's, which takes no setting but those of the data."""
     params: dict[str, Any] = field(default_factory=dict)
     """Hyper-parameters of the architecture; missing ones take its defaults."""
     log: bool = True
@@ -93,13 +94,24 @@ class ForecasterConfig:
     calendar: str = "auto"
     """Cycles given as features: auto (day and week, each when the clock is known and the training part of a load
     series spans it twice), none, day, week or day+week."""
+    anchor: bool = True
+    """A model of single requests starts from the empirical quantiles of its context."""
+    recent: int = 0
+    """The architecture sees this many of the last steps; scaling and anchor see all. 0 for all."""
     calibrate: bool = True
     """Correct the quantiles by their errors on validation."""
 
     def __post_init__(self) -> None:
         """Check every field; parameters are checked when the network is built."""
-        model_class(self.model)
+        if not self.is_baseline:
+            model_class(self.model)
+        _check("recent", self.recent == 0 or 2 <= self.recent <= 10_000, "0 for all, or 2 to 10000 steps", self.recent)
         _check("calendar", self.calendar in _CALENDARS, f"one of {', '.join(_CALENDARS)}", self.calendar)
+
+    @property
+    def is_baseline(self) -> bool:
+        """Whether it is tuned, not trained."""
+        return self.model in BASELINES
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -124,6 +136,8 @@ class FitConfig:
     """auto, cpu, cuda, cuda:N or mps."""
     precision: str = "fp32"
     """fp32, or amp: the architecture's matrix products in 16 bits where the device has them."""
+    refit: bool = False
+    """At the end, train again on train and validation together, for as many epochs as validation found best."""
     gradient_checkpointing: bool = False
     """Compute activations again in the backward pass instead of keeping them: less memory, the same weights, slower."""
     start: str | None = None
@@ -229,7 +243,7 @@ def build_runs(models: Sequence[str], settings: Mapping[str, Any]) -> list[RunCo
             parts[part][key] = _convert(key, value, str(kind))
         else:
             hyper[key] = value
-    known = {name: model_params(name) for name in models}
+    known = {name: {} if name in BASELINES else model_params(name) for name in models}
     for key in hyper:
         if not any(key in params for params in known.values()):
             every = set(homes) | {name for params in known.values() for name in params}

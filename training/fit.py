@@ -23,6 +23,7 @@ from training.config import RunConfig
 from training.device import amp_dtype
 from training.economy import economical
 from training.errors import TrainingError
+from training.forecaster import Forecaster
 from training.loss import pinball_loss
 from training.metrics import wql
 from training.quantile_model import QuantileModel
@@ -39,7 +40,7 @@ OnEpoch = Callable[[dict[str, float]], None]
 
 
 def fit(
-    model: QuantileModel,
+    model: Forecaster,
     source: WindowSource,
     split: Split,
     *,
@@ -57,7 +58,8 @@ def fit(
     Args:
         model: the forecaster, scaling fitted.
         source: windows of the series, on the device to train on.
-        split: origins; only train and validation are read.
+        split: origins; only train and validation are read. Without validation the training loss chooses the best epoch,
+            and no line has a `validation_wql`.
         config: its `fit` part drives the loop, all of it is saved.
         folder: run folder, exists.
         fingerprint: of the trace; a run is resumed on the same one only.
@@ -92,6 +94,9 @@ def fit(
         progress.best_wql = validation_wql(model, source, split.validation)
         save_weights(folder / WEIGHTS, model)
 
+    if not progress.epoch and model.anchored and len(split.validation):  # training may add nothing to the anchor
+        progress.best_wql = validation_wql(model, source, split.validation)
+        save_weights(folder / WEIGHTS, model)
     while progress.epoch < config.fit.epochs and not stopped_early(progress, patience=config.fit.patience):
         started = time.perf_counter()
         torch.manual_seed(config.fit.seed * 1_000_003 + progress.epoch)
@@ -121,20 +126,22 @@ def fit(
         line = {
             "epoch": progress.epoch + 1,
             "train_loss": float(total) / batches,
-            "validation_wql": validation_wql(model, source, split.validation),
             "learning_rate": rate,
             "windows_per_s": len(origins) / seconds,
             "seconds": seconds,
         }
-        if not math.isfinite(line["train_loss"]) or not math.isfinite(line["validation_wql"]):
+        if len(split.validation):
+            line["validation_wql"] = validation_wql(model, source, split.validation)
+        score = line.get("validation_wql", line["train_loss"])
+        if not math.isfinite(line["train_loss"]) or not math.isfinite(score):
             raise TrainingError(
                 f"{folder.name}: expected a finite loss, got {line['train_loss']} in epoch {progress.epoch + 1}; "
                 "lower --set learning_rate, or look at the trace with fcast-trace describe"
             )
         progress.epoch += 1
         progress.history.append(line)
-        if line["validation_wql"] < progress.best_wql:
-            progress.best_wql, progress.best_epoch = line["validation_wql"], progress.epoch
+        if score < progress.best_wql:
+            progress.best_wql, progress.best_epoch = score, progress.epoch
             save_weights(folder / WEIGHTS, model)
         save_progress(folder / LAST, progress, model=model, optimizer=optimizer, config=config, fingerprint=fingerprint)
         _write_metrics(folder, progress)

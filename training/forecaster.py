@@ -13,14 +13,18 @@ from __future__ import annotations
 from statistics import NormalDist
 from typing import Any
 
+import numpy as np
 import torch
 from torch import nn
 from torch.nn import functional
 
+from training.anchor import EmpiricalAnchor
 from training.errors import ConfigError, nearest
 from training.quantile_model import MIN_STEP, QuantileModel
 from training.registry import model_class, model_params
 from training.scaling import Scaling
+from training.series import Series
+from training.windows import Split
 
 
 class Forecaster(QuantileModel):
@@ -40,6 +44,8 @@ class Forecaster(QuantileModel):
         calendar: tuple[str, ...] = (),
         ratio: int = 1,
         demand: bool = False,
+        anchored: bool = False,
+        recent: int = 0,
     ) -> None:
         """Build a forecaster with random weights.
 
@@ -55,32 +61,62 @@ class Forecaster(QuantileModel):
             calendar: see `Scaling`.
             ratio: context bins in a forecast step.
             demand: also forecast sums and peaks.
+            anchored: start from the empirical quantiles of the context, see training/anchor.py; not with demand.
+            recent: the architecture sees so many of the last steps; 0 for all.
 
         Raises:
             ConfigError: an unknown architecture or hyper-parameter, or a value of the wrong type.
         """
         super().__init__(channels=channels, horizon=horizon, levels=levels, demand=demand)
+        self.anchored, self.context = anchored, context
         self.scaling = Scaling(channels, log=log, center=center, calendar=calendar, ratio=ratio)
-        steps = context // ratio
+        self.anchor = EmpiricalAnchor(channels=channels, context=context, levels=levels) if anchored else None
+        self.recent = min(recent or context, context // ratio)
+        width = self.scaling.features + (channels * len(levels) if anchored else 0)
         self.network = build_network(
-            model, params, channels=self.scaling.features, context=steps, horizon=horizon, values=channels
+            model, params, channels=width, context=self.recent, horizon=horizon, values=channels
         )
-        features = _probe(model, self.network, context=steps, features=self.scaling.features)
+        features = _probe(model, self.network, context=self.recent, features=width)
         self.head = nn.Linear(features.shape[1], horizon * self.values * len(levels))
         self._start_at_a_normal_distribution()
 
     def scaled_quantiles(self, context: torch.Tensor, time_s: torch.Tensor | None = None) -> torch.Tensor:
         """Quantiles (B, H, V, Q) on the working scale, where the loss is taken, before calibration."""
         x, level = self.scaling(context, time_s)
+        x = x[:, -self.recent :]
+        spread = self.spread[:, None]
+        if self.anchor is not None:
+            base = self.anchor(self.scaling.to_scale(context))
+            shape = ((base - level.transpose(1, 2)) / spread).flatten(1)
+            x = torch.cat((x, shape[:, None].expand(-1, x.shape[1], -1)), dim=2)
         out = self.head(_features(self.network(x)))
         out = out.view(-1, self.horizon, self.values, len(self.levels))
-        spread = self.spread[:, None]
+        if self.anchor is not None:
+            return self.ordered(base[:, None] + spread * out)
         level = level.repeat(1, 1, self.values // self.channels)
         median = level[..., None] + spread * out[..., self.median : self.median + 1]
         away = spread * functional.softplus(out) + MIN_STEP
         above = median + away[..., self.median + 1 :].cumsum(3)
         below = median - away[..., : self.median].cumsum(3).flip(3)
         return torch.cat((below, median, above), dim=3)
+
+    @torch.no_grad()
+    def fit_statistics(self, series: Series, split: Split, *, sample: int = 1024) -> None:
+        """Set what is measured rather than learnt: scaling on the training part, the anchor on validation.
+
+        Args:
+            series: the series.
+            split: its split; nothing of the test part is read.
+            sample: number of evenly spaced windows for the anchor.
+        """
+        context = self.context
+        self.scaling.fit(series, split, context=context, horizon=self.horizon)
+        if self.anchor is not None:
+            windows = split.validation
+            picks = windows[np.linspace(0, len(windows) - 1, min(sample, len(windows))).astype(np.int64)]
+            at = torch.from_numpy(picks)[:, None]
+            values = torch.from_numpy(series.values)
+            self.anchor.fit(values[at + torch.arange(-context, 0)], values[at + torch.arange(self.horizon)])
 
     @torch.no_grad()
     def _start_at_a_normal_distribution(self) -> None:
@@ -90,6 +126,9 @@ class Forecaster(QuantileModel):
         bias = torch.cat((below.expm1().log(), torch.zeros(1), above.expm1().log()))
         self.head.bias.copy_(bias.repeat(self.horizon * self.values))
         self.head.weight.mul_(0.1)
+        if self.anchor is not None:  # which is a distribution already
+            self.head.bias.zero_()
+            self.head.weight.zero_()
 
 
 def _features(out: torch.Tensor) -> torch.Tensor:

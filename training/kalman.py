@@ -44,6 +44,34 @@ def extrapolate(level: np.ndarray, trend: np.ndarray, horizon: int, *, log1p: bo
     return np.maximum(np.expm1(np.minimum(line, 80.0)) if log1p else line, 0.0)
 
 
+def state_weights(history: int) -> np.ndarray:
+    """What each value of a window adds to the filter's state after it.
+
+    The gains depend on the variances alone, so the state is linear in the values, the first one's transient included:
+    as `filter_states` on a segment that begins with this window, unless it begins with zeros.
+
+    Args:
+        history: W, steps of the window.
+
+    Returns:
+        (W, 2) float64, oldest first: weights of the level, then of the trend; the last value alone below five steps.
+    """
+    gains = _gains()
+    level, trend = np.zeros(history), np.zeros(history)
+    if history < MIN_POINTS:
+        level[-1] = 1.0
+        return np.stack([level, trend], axis=1)
+    level[0] = 1.0
+    for step in range(1, history):
+        to_level, to_trend = gains[min(step, len(gains) - 1)]
+        level += trend
+        surprise = -level
+        surprise[step] += 1.0
+        level += to_level * surprise
+        trend += to_trend * surprise
+    return np.stack([level, trend], axis=1)
+
+
 def _filter(
     observed: list[float],
     gains: list[tuple[float, float]],

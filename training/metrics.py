@@ -49,13 +49,30 @@ def wql(forecast: np.ndarray, target: np.ndarray, levels: Sequence[float] | np.n
         ConfigError: the shapes do not fit together.
     """
     _check(forecast, target, levels)
-    return _weighted(_quantile_loss(forecast, target, levels), target, axis=(0, 1))
+    return _weighted(quantile_loss(forecast, target, levels), target, axis=(0, 1))
 
 
 def wql_steps(forecast: np.ndarray, target: np.ndarray, levels: Sequence[float] | np.ndarray) -> np.ndarray:
     """The same as `wql` for each step of the horizon by itself: (H, C) float64."""
     _check(forecast, target, levels)
-    return _weighted(_quantile_loss(forecast, target, levels), target, axis=(0,))
+    return _weighted(quantile_loss(forecast, target, levels), target, axis=(0,))
+
+
+def quantile_loss(forecast: np.ndarray, target: np.ndarray, levels: Sequence[float] | np.ndarray) -> np.ndarray:
+    """Twice the pinball loss of every step, averaged over the levels: what `wql` sums up.
+
+    Args:
+        forecast: (n, H, C, Q), raw units.
+        target: (n, H, C), raw units.
+        levels: (Q,).
+
+    Returns:
+        (n, H, C) float64, raw units; one level at a time is worked on, to stay small.
+    """
+    total = np.zeros(target.shape, dtype=np.float64)
+    for q, level in enumerate(levels):
+        total += pinball(forecast[..., q : q + 1], target, [level])[..., 0]
+    return 2.0 * total / len(levels)
 
 
 def coverage(forecast: np.ndarray, target: np.ndarray, levels: Sequence[float] | np.ndarray) -> np.ndarray:
@@ -145,13 +162,40 @@ def capacity_ratio(point: np.ndarray, target: np.ndarray, *, under: float = 0.01
         under: share of bins that may exceed their capacity, in (0, 1).
     """
     point, target = np.asarray(point, dtype=np.float64), np.asarray(target, dtype=np.float64)
-    demand = target.sum()
+    return float(capacity_over_demand(matched_factors(point, target, [under]), point, target)[0])
+
+
+def matched_factors(point: np.ndarray, target: np.ndarray, shares: Sequence[float] | np.ndarray) -> np.ndarray:
+    """The factor on a forecast with which it falls short in each of some shares of the bins.
+
+    Args:
+        point: (n,) forecast of one step and channel, raw units, non-negative.
+        target: (n,) demand in the same bins.
+        shares: (S,) shares of bins that may exceed their capacity, in [0, 1).
+
+    Returns:
+        (S,) float64; `inf` where no factor gets there.
+    """
+    need = needed_factors(point, target)
+    allowed = (np.asarray(shares, dtype=np.float64) * len(need)).astype(np.int64)
+    return np.asarray(np.sort(need)[len(need) - 1 - allowed])
+
+
+def needed_factors(point: np.ndarray, target: np.ndarray) -> np.ndarray:
+    """The factor on a forecast (n,) that just meets the demand (n,) of each bin: (n,) float64.
+
+    A bin without demand needs no capacity; one with demand and a forecast of 0 can never be met: `inf`.
+    """
+    return np.asarray(np.divide(target, point, out=np.where(target > 0.0, np.inf, 0.0), where=point > 0.0))
+
+
+def capacity_over_demand(factors: np.ndarray, point: np.ndarray, target: np.ndarray) -> np.ndarray:
+    """Capacity over demand when a forecast (n,) is provisioned times each factor (S,): (S,) float64, maybe `inf`."""
+    provisioned, demand = float(point.sum()), float(target.sum())
     if demand == 0.0:
-        return 1.0 if point.sum() == 0.0 else float("inf")
-    # A bin without demand needs no capacity; one with demand and a forecast of 0 can never be met.
-    need = np.divide(target, point, out=np.where(target > 0.0, np.inf, 0.0), where=point > 0.0)
-    factor = np.sort(need)[len(need) - 1 - int(under * len(need))]
-    return float(factor * point.sum() / demand) if np.isfinite(factor) else float("inf")
+        return np.full(len(factors), 1.0 if provisioned == 0.0 else np.inf)
+    met = np.isfinite(factors)
+    return np.where(met, np.where(met, factors, 0.0) * provisioned / demand, np.inf)
 
 
 def scores(
@@ -210,14 +254,6 @@ def _mean_length(totals: np.ndarray) -> np.ndarray:
     requests = totals[:, :1]
     empty = np.zeros_like(totals[:, 1:])
     return np.asarray(np.divide(totals[:, 1:], requests, out=empty, where=requests > 0.0))
-
-
-def _quantile_loss(forecast: np.ndarray, target: np.ndarray, levels: Sequence[float] | np.ndarray) -> np.ndarray:
-    """Twice the pinball loss, averaged over the levels: (n, H, C); one level at a time, to stay small."""
-    total = np.zeros(target.shape, dtype=np.float64)
-    for q, level in enumerate(levels):
-        total += pinball(forecast[..., q : q + 1], target, [level])[..., 0]
-    return 2.0 * total / len(levels)
 
 
 def _weighted(loss: np.ndarray, target: np.ndarray, *, axis: tuple[int, ...]) -> np.ndarray:

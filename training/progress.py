@@ -69,11 +69,12 @@ class TrainingProgress:
 
     def _end_epoch(self, task: TaskID, name: str, line: dict[str, float]) -> None:
         epoch = int(line["epoch"])
-        validation = f"{line['validation_wql']:.4f}"
+        validation = f"{line['validation_wql']:.4f}" if "validation_wql" in line else "-"
         if self._bars.disable:
             left = (self._epochs - epoch) * line["seconds"]
+            again = "" if "validation_wql" in line else " again, with validation data"
             text = (
-                f"{name}: epoch {epoch}/{self._epochs}  loss {line['train_loss']:.4f}  val wQL {validation}  "
+                f"{name}{again}: epoch {epoch}/{self._epochs}  loss {line['train_loss']:.4f}  val wQL {validation}  "
                 f"{line['windows_per_s']:,.0f} windows/s  at most {left:.0f} s left"
             )
             print(text, file=sys.stderr, flush=True)

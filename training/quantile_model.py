@@ -9,6 +9,8 @@ Axes: B batch, L context bins, C channels, H horizon, Q levels, V values forecas
 
 from __future__ import annotations
 
+from typing import cast
+
 import torch
 from torch import nn
 
@@ -24,10 +26,12 @@ class QuantileModel(nn.Module):
     first h steps, then of its largest step among them.
 
     Attributes:
+        anchored: untrained, it is a good forecaster already; see training/anchor.py.
         scaling: sets the working scale.
         offset: (H, V, Q) calibration in units of the spread, added on the working scale; see training/calibration.py.
     """
 
+    anchored = False
     scaling: Scaling
     offset: torch.Tensor
     steps: torch.Tensor
@@ -123,9 +127,11 @@ class Ensemble(QuantileModel):
     @property
     def scaling(self) -> Scaling:  # type: ignore[override]
         """That of the members."""
-        scaling: Scaling = self.members[0].scaling
-        return scaling
+        first = self.members[0]
+        assert isinstance(first, QuantileModel)
+        return first.scaling
 
     def scaled_quantiles(self, context: torch.Tensor, time_s: torch.Tensor | None = None) -> torch.Tensor:
         """The members' mean, (B, H, V, Q)."""
-        return torch.stack([member.scaled_quantiles(context, time_s) for member in self.members]).mean(0)
+        members = cast("list[QuantileModel]", list(self.members))
+        return torch.stack([member.scaled_quantiles(context, time_s) for member in members]).mean(0)

@@ -19,6 +19,7 @@ from typing import Any, TypeVar
 
 from torch import nn
 
+from training.baselines import NAMES as BASELINES
 from training.errors import ConfigError, nearest
 
 ModelClass = TypeVar("ModelClass", bound=type)
@@ -45,6 +46,9 @@ def register_model(name: str | Enum) -> Callable[[ModelClass], ModelClass]:
             f"register_model: expected a name of letters, digits, '_', '.' and '-', got {name!r}; "
             'write @register_model("my_model")'
         )
+
+    if key in BASELINES:
+        raise ConfigError(f"register_model: expected a new name, got '{key}' of a simple baseline; choose another")
 
     def register(cls: ModelClass) -> ModelClass:
         if not (isinstance(cls, type) and (issubclass(cls, nn.Module) or hasattr(cls, "build_model"))):
@@ -85,8 +89,14 @@ def model_class(name: str) -> type[Any]:
                     raise ConfigError(
                         f"--model {name}: expected to import {plugin.value}, got {error}; repair that package"
                     ) from error
+    if name in BASELINES:
+        raise ConfigError(
+            f"{name}: expected an architecture, got a simple baseline; tune it with fcast-train --model {name}, "
+            "and serve what fcast-export makes of it"
+        )
     if name not in _models:
-        raise ConfigError(f"--model: expected a known model, got '{name}'; {nearest(name, model_names())}")
+        known = [*model_names(), *BASELINES]
+        raise ConfigError(f"--model: expected a known model, got '{name}'; {nearest(name, known)}")
     return _models[name]
 
 

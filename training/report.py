@@ -20,7 +20,7 @@ def _rows(report: dict[str, Any]) -> list[dict[str, Any]]:
     rows = [{**row, "model": True} for row in report["models"]] + [
         {**row, "model": False} for row in report["baselines"]
     ]
-    return sorted(rows, key=lambda row: float(row["validation"]["wql"]["mean"]))
+    return sorted(rows, key=_validation)
 
 
 def _channels(report: dict[str, Any]) -> list[str]:
@@ -33,7 +33,7 @@ def _header(channels: Sequence[str]) -> list[str]:
 
 
 def _cells(report: dict[str, Any], row: dict[str, Any], channels: Sequence[str]) -> list[str]:
-    bar = next(b for b in report["baselines"] if b["name"] == report["best_baseline"])["test"]["wql"]["mean"]
+    bar = _bar(report)["test"]["wql"]["mean"]
     test = row["test"]
     level = min(range(len(test["levels"])), key=lambda q: abs(test["levels"][q] - 0.9))
     cover = sum(test["coverage"][c][level] for c in report["channels"]) / len(report["channels"])
@@ -51,9 +51,9 @@ def _cells(report: dict[str, Any], row: dict[str, Any], channels: Sequence[str])
 
 
 def legend(report: dict[str, Any]) -> str:
-    """What the table's columns mean, and which models beat the baselines or lose to them."""
-    bar = next(b for b in report["baselines"] if b["name"] == report["best_baseline"])
-    won = [m["name"] for m in report["models"] if m["test"]["wql"]["mean"] < bar["test"]["wql"]["mean"]]
+    """What the table's columns mean, which models beat the baselines or lose to them, and then what to do."""
+    bar = _bar(report)
+    won = [m["name"] for m in _better(report)]
     lost = [m["name"] for m in report["models"] if m["name"] not in won]
     lines = [
         "wQL, lower is better; validation chooses the model (*), test is only reported. 'vs baseline' compares test",
@@ -63,7 +63,36 @@ def legend(report: dict[str, Any]) -> str:
         lines.append(f"Better than every baseline on test: {', '.join(won)}.")
     if lost:
         lines.append(f"NOT better than the best baseline on test, do not ship: {', '.join(lost)}.")
+    if lost and not won:
+        how = (
+            f"export {bar['folder']}" if "folder" in bar else f"fcast-train ... --model {bar['name']}, and export that"
+        )
+        lines.append(f"{bar['name']} is better: {how}.")
     return "\n".join(lines)
+
+
+def next_command(report: dict[str, Any], out: Path) -> str:
+    """What to run next: the export of the best model that beats every baseline, else of the best baseline."""
+    bar = _bar(report)
+    if won := _better(report):
+        return f"fcast-export {min(won, key=_validation)['folder']} --format onnx"
+    export = f"fcast-export {out / bar['name']} --format onnx"
+    return export if "folder" in bar else f"fcast-train ... --model {bar['name']}, then {export}"
+
+
+def _bar(report: dict[str, Any]) -> dict[str, Any]:
+    """The row of the best baseline on test."""
+    return next(row for row in report["baselines"] if row["name"] == report["best_baseline"])
+
+
+def _better(report: dict[str, Any]) -> list[dict[str, Any]]:
+    """Rows of the models that beat it there."""
+    bar = _bar(report)["test"]["wql"]["mean"]
+    return [row for row in report["models"] if row["test"]["wql"]["mean"] < bar]
+
+
+def _validation(row: dict[str, Any]) -> float:
+    return float(row["validation"]["wql"]["mean"])
 
 
 def table(report: dict[str, Any], *, width: int) -> Table:

@@ -15,6 +15,7 @@ from typing import Any
 import numpy as np
 import torch
 
+from training.baseline_model import BaselineModel
 from training.quantile_model import QuantileModel
 from training.series import build_series
 from training.trace import Trace
@@ -43,7 +44,7 @@ class RequestForecast:
 
 
 def forecast_requests(
-    model: QuantileModel, facts: Mapping[str, Any], trace: Trace, *, steps: int, device: torch.device
+    model: QuantileModel | BaselineModel, facts: Mapping[str, Any], trace: Trace, *, steps: int, device: torch.device
 ) -> RequestForecast:
     """Forecast the requests after the last one of a trace.
 
@@ -104,7 +105,9 @@ def _last_steps(trace: Trace, *, context: int, gap_s: float) -> np.ndarray:
 
 
 @torch.inference_mode()
-def _roll_on(model: QuantileModel, values: np.ndarray, *, steps: int, device: torch.device) -> np.ndarray:
+def _roll_on(
+    model: QuantileModel | BaselineModel, values: np.ndarray, *, steps: int, device: torch.device
+) -> np.ndarray:
     context = torch.from_numpy(values)[None].to(device)
     parts: list[torch.Tensor] = []
     while sum(map(len, parts)) < steps:

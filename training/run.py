@@ -4,7 +4,8 @@ from __future__ import annotations
 
 import platform
 import time
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
+from functools import partial
 from importlib.metadata import version
 from pathlib import Path
 from typing import Any
@@ -15,9 +16,11 @@ import torch
 from training.backtest import rolling_forecasts, thin
 from training.calibration import NONE, calibrate
 from training.checkpoint import (
+    JUDGED,
     META,
     WEIGHTS,
     Checkpoint,
+    build_forecaster,
     load_checkpoint,
     load_weights,
     save_checkpoint,
@@ -39,6 +42,8 @@ from training.warm_start import check_fits, start_from
 from training.windows import Split, WindowSource, split_windows, widen_split
 
 KEPT_WINDOWS = 512
+REFIT = "refit"
+"""Folder of the training on train and validation together."""
 _LIBRARIES = ("fcast", "torch", "numpy", "lightning-fabric", "safetensors")
 
 
@@ -87,6 +92,7 @@ def prepare(trace: Trace, config: DataConfig) -> Data:
         train=split.train,
         validation=thin(split.validation),
         test=thin(split.test),
+        known=split.known,
         train_end=split.train_end,
         validation_end=split.validation_end,
     )
@@ -114,27 +120,15 @@ def build_model(data: Data, config: RunConfig) -> Forecaster:
         ConfigError: it can't be built as asked.
     """
     torch.manual_seed(config.fit.seed)
-    facts = _model_facts(data, config)
-    model = Forecaster(
-        model=facts["name"],
-        params=facts["params"],
-        channels=len(data.series.channels),
-        context=data.config.context,
-        horizon=data.config.horizon,
-        levels=data.config.levels,
-        log=facts["log"],
-        center=facts["center"],
-        calendar=tuple(facts["calendar"]),
-        ratio=data.config.ratio,
-        demand=facts["demand"],
-    )
-    model.scaling.fit(data.series, data.split, context=data.config.context)
+    model = build_forecaster({**data_facts(data), "model": _model_facts(data, config)})
+    assert isinstance(model, Forecaster)
+    model.fit_statistics(data.series, data.split)
     return model
 
 
 def check_start(data: Data, config: RunConfig, start: Checkpoint) -> None:
     """Check that a run can begin with the weights of another; see `training.warm_start.check_fits`."""
-    check_fits(start, {**_facts(data), "model": _model_facts(data, config)})
+    check_fits(start, {**data_facts(data), "model": _model_facts(data, config)})
 
 
 def _model_facts(data: Data, config: RunConfig) -> dict[str, Any]:
@@ -146,6 +140,8 @@ def _model_facts(data: Data, config: RunConfig) -> dict[str, Any]:
         "center": config.model.center,
         "calendar": list(_calendar(config.model.calendar, data)),
         "demand": data.series.kind == "load",
+        "anchored": data.series.kind == "requests" and config.model.anchor,
+        "recent": config.model.recent,
     }
 
 
@@ -175,36 +171,31 @@ def train_model(
         CheckpointError: what the folder holds is another run.
     """
     if resume and (folder / META).exists():
-        finished = load_checkpoint(folder)
-        check_same_run(
-            folder / META,
-            saved=RunConfig.from_dict(finished.meta["config"]),
-            wanted=config,
-            saved_trace=finished.meta["trace"]["fingerprint"],
-            trace=data.trace.fingerprint(),
-        )
-        return finished
+        return check_finished(data, config, folder)
     started = time.perf_counter()
-    device = resolve_device(config.fit.device)
+    source = window_source(data, resolve_device(config.fit.device))
+    fingerprint = data.trace.fingerprint()
+    train = partial(fit, source=source, fingerprint=fingerprint, resume=resume, on_batch=on_batch, on_epoch=on_epoch)
     if start is not None:
         check_start(data, config, start)
-    model = build_model(data, config).to(device)
-    source = window_source(data, device)
-    statistics = start_from(model, start, source, data.split) if start else "new"
-    progress = fit(
-        model,
-        source,
-        data.split,
-        config=config,
-        folder=folder,
-        fingerprint=data.trace.fingerprint(),
-        resume=resume,
-        on_batch=on_batch,
-        on_epoch=on_epoch,
-    )
+
+    def begin() -> tuple[Forecaster, str]:
+        fresh = build_model(data, config).to(source.device)
+        return fresh, start_from(fresh, start, source, data.split) if start else "new"
+
+    model, statistics = begin()
+    progress = train(model, split=data.split, config=config, folder=folder)
     load_weights(folder / WEIGHTS, model)
+    final = model
+    if config.fit.refit and progress.best_epoch:
+        final, _ = begin()
+        again = replace(config, fit=replace(config.fit, epochs=progress.best_epoch))
+        (folder / REFIT).mkdir(exist_ok=True)
+        known = replace(data.split, train=data.split.known, validation=data.split.validation[:0])
+        train(final, split=known, config=again, folder=folder / REFIT)
+        load_weights(folder / REFIT / WEIGHTS, final)
     training = {
-        "device": str(device),
+        "device": str(source.device),
         "seconds": round(time.perf_counter() - started, 3),
         "epochs_trained": progress.epoch,
         "best_epoch": progress.best_epoch,
@@ -214,14 +205,32 @@ def train_model(
         "from": start.sha256 if start else None,
         "statistics": statistics,
     }
-    return finish_run(data, config, folder, model, facts=_model_facts(data, config), training=training)
+    return finish_run(data, config, folder, model, final, facts=_model_facts(data, config), training=training)
+
+
+def check_finished(data: Data, config: RunConfig, folder: Path) -> Checkpoint:
+    """Load a finished run that is this one.
+
+    Raises:
+        CheckpointError: it is another run, or damaged.
+    """
+    finished = load_checkpoint(folder)
+    check_same_run(
+        folder / META,
+        saved=RunConfig.from_dict(finished.meta["config"]),
+        wanted=config,
+        saved_trace=finished.meta["trace"]["fingerprint"],
+        trace=data.trace.fingerprint(),
+    )
+    return finished
 
 
 def finish_run(
     data: Data,
     config: RunConfig,
     folder: Path,
-    model: QuantileModel,
+    judged: QuantileModel,
+    final: QuantileModel,
     *,
     facts: dict[str, Any],
     training: dict[str, Any],
@@ -232,23 +241,28 @@ def finish_run(
         data: what it was trained on.
         config: its settings.
         folder: run folder.
-        model: trained, on its device.
+        judged: trained without the validation part, which calibrates and judges it.
+        final: the model to ship, with the same calibration: `judged`, or the same trained on validation too.
         facts: what `training.checkpoint.build_forecaster` builds it from.
         training: facts of its training.
     """
-    source = window_source(data, model.offset.device)
-    kind = calibrate(model, source, data.split.validation) if config.model.calibrate else NONE
-    save_weights(folder / WEIGHTS, model)
+    source = window_source(data, judged.offset.device)
+    kind = calibrate(judged, source, data.split.validation) if config.model.calibrate else NONE
+    final.offset.copy_(judged.offset)
+    save_weights(folder / WEIGHTS, final)
+    (folder / JUDGED).unlink(missing_ok=True)
+    if config.fit.refit:
+        save_weights(folder / JUDGED, judged)
     meta: dict[str, Any] = {
-        **_facts(data),
+        **data_facts(data),
         "model": facts,
         "config": config.to_dict(),
-        "training": training | {"parameters": sum(p.numel() for p in model.parameters()), "calibration": kind},
+        "training": training | {"parameters": sum(p.numel() for p in final.parameters()), "calibration": kind},
         "scores": {
             part: scores(*rolling_forecasts(model, source, origins), data.config.levels, data.series.channels)
-            for part, origins in scored_parts(data).items()
+            for (part, origins), model in zip(scored_parts(data).items(), (judged, final), strict=False)
         },
-        "libraries": {"python": platform.python_version()} | {name: version(name) for name in _LIBRARIES},
+        "libraries": library_versions(),
     }
     meta["skill"] = measure_skill(data.wide, data.wide_split, data.config, found=meta["scores"]["validation"])
     save_checkpoint(folder, meta, _kept_windows(data, source))
@@ -271,7 +285,13 @@ def _calendar(choice: str, data: Data) -> tuple[str, ...]:
     return tuple(choice.split("+"))
 
 
-def _facts(data: Data) -> dict[str, Any]:
+def library_versions() -> dict[str, str]:
+    """Versions of Python and of what a run depends on."""
+    return {"python": platform.python_version()} | {name: version(name) for name in _LIBRARIES}
+
+
+def data_facts(data: Data) -> dict[str, Any]:
+    """What a checkpoint says about its series, as JSON values; the same for every model of one command."""
     series, config = data.series, data.config
     prior = np.quantile(series.values[: data.split.train_end], config.levels, axis=0).T
     return {

@@ -23,8 +23,8 @@ from training.windows import Split, WindowSource
 
 _REFITTED = {
     "kept": (),
-    "moved": ("scaling.unit", "scaling.spread", "scaling.level_mean"),
-    "new": ("scaling.unit", "scaling.spread", "scaling.level_mean", "scaling.level_spread"),
+    "moved": ("scaling.unit", "scaling.alpha", "scaling.spread", "scaling.level_mean"),
+    "new": ("scaling.unit", "scaling.alpha", "scaling.spread", "scaling.level_mean", "scaling.level_spread"),
 }
 """Buffers that are the new trace's, by choice of the statistics."""
 _MOST_WINDOWS = 2_000
@@ -51,6 +51,7 @@ def warm_run(start: Checkpoint, models: Sequence[str], given: Mapping[str, Any])
         raise ConfigError(f"--from: expected --model {model['name']} as in that checkpoint, got {', '.join(models)}")
     settings = {key: data[key] for key in ("series", "bin_s", "step_s", "gap_s", "context", "horizon", "levels")}
     settings |= {"log": model["log"], "center": model["center"], "calendar": "+".join(model["calendar"]) or "none"}
+    settings |= {"anchor": model["anchored"], "recent": model["recent"]}
     settings |= {"learning_rate": LEARNING_RATE, **model["params"]}
     known = {key: value for key, value in settings.items() if value is not None}
     (run,) = build_runs([model["name"]], {**known, **given})
@@ -121,4 +122,6 @@ def _shape(facts: dict[str, Any]) -> dict[str, Any]:
         "log": model["log"],
         "center": model["center"],
         "calendar": "+".join(model["calendar"]) or "none",
+        "anchor": model["anchored"],
+        "recent": model["recent"],
     }

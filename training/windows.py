@@ -24,12 +24,14 @@ class Split:
 
     Attributes:
         train, validation, test: (n,) indices into the series.
+        known: (n,) every window that ends before the test part, those across the boundary too.
         train_end, validation_end: steps of the series at which the next part begins.
     """
 
     train: np.ndarray
     validation: np.ndarray
     test: np.ndarray
+    known: np.ndarray
     train_end: int
     validation_end: int
 
@@ -66,6 +68,7 @@ def split_windows(
     horizon *= ratio
     origins = _origins(series, context=context, horizon=horizon)
     train = origins[origins + horizon <= train_end][::stride]
+    known = origins[origins + horizon <= validation_end][::stride]
     validation = origins[(origins >= train_end) & (origins + horizon <= validation_end)]
     test = origins[origins >= validation_end]
     if ratio > 1:
@@ -77,7 +80,14 @@ def split_windows(
                 f"{steps} steps in {len(np.unique(series.segment))} segment(s); "
                 "use a longer trace, a smaller --context or --horizon, or another --split"
             )
-    return Split(train=train, validation=validation, test=test, train_end=train_end, validation_end=validation_end)
+    return Split(
+        train=train,
+        validation=validation,
+        test=test,
+        known=known,
+        train_end=train_end,
+        validation_end=validation_end,
+    )
 
 
 def widen_split(split: Split, *, fine: Series, wide: Series) -> Split:
@@ -100,6 +110,7 @@ def widen_split(split: Split, *, fine: Series, wide: Series) -> Split:
         train=place(split.train[of_fine[split.train] % ratio == 0]),
         validation=place(split.validation),
         test=place(split.test),
+        known=place(split.known[of_fine[split.known] % ratio == 0]),
         train_end=int(np.searchsorted(of_wide, of_fine[split.train_end])),
         validation_end=int(np.searchsorted(of_wide, of_fine[min(split.validation_end, len(fine) - 1)])),
     )

@@ -35,6 +35,7 @@ KEYS: dict[str, type | tuple[type, ...]] = {
     "horizon": int,
     "levels": list,
     "inputs": list,
+    "outputs": list,
     "architecture": str,
     "params": dict,
     "precision": str,
@@ -68,9 +69,13 @@ def read_manifest(folder: Path) -> dict[str, Any]:
     return manifest
 
 
+LATER = {"outputs"}
+"""Keys that the first artifacts of schema 1 do not have."""
+
+
 def check_keys(manifest: dict[str, Any]) -> None:
-    assert set(manifest) == set(KEYS)
-    wrong = {key: type(manifest[key]).__name__ for key, kind in KEYS.items() if not isinstance(manifest[key], kind)}
+    assert set(manifest) | LATER == set(KEYS)
+    wrong = {key: type(v).__name__ for key, v in manifest.items() if not isinstance(v, KEYS[key])}
     assert wrong == {}
     assert manifest["schema"] == SCHEMA == 1
 
@@ -112,6 +117,8 @@ def check_golden(folder: Path, manifest: dict[str, Any]) -> None:
         "context": (np.float32, (count, manifest["context"], channels)),
         "forecast": (np.float32, (count, manifest["horizon"], channels, levels)),
     }
+    if "demand" in manifest.get("outputs", []):
+        expected["demand"] = (np.float32, (count, manifest["horizon"], 2 * channels, levels))
     if "time_s" in manifest["inputs"]:
         expected["time_s"] = (np.float64, (count,))
     assert {name: (array.dtype.type, array.shape) for name, array in arrays.items()} == expected
@@ -135,6 +142,17 @@ def test_exported_artifact_is_of_schema_1_and_loads(exported: Path) -> None:
     check_golden(exported, manifest)
     predictor = Predictor(exported.parent, device="cpu")
     assert predictor.manifest["version"] == manifest["version"] == int(exported.name) == 1
+
+
+def test_artifacts_with_and_without_the_later_keys_are_committed() -> None:
+    found = {frozenset(LATER & set(read_manifest(folder))) for folder in COMMITTED}
+    assert found == {frozenset(), frozenset({"outputs"})}
+
+
+def test_exported_manifest_says_what_the_graph_gives(exported: Path) -> None:
+    manifest = read_manifest(exported)
+    assert set(manifest) >= LATER
+    assert manifest["outputs"] in (["forecast"], ["forecast", "demand"])
 
 
 def test_exported_manifest_says_where_the_model_comes_from(exported: Path) -> None:

@@ -45,14 +45,16 @@ def command(script: str) -> click.Command:
 @pytest.mark.parametrize(
     ("method", "expected"),
     [
-        (Predictor.__init__, "path, *, version=None, device='auto', threads=1"),
+        (Predictor.__init__, "path, *, version=None, device='auto', threads=1, adapt=False"),
         (Predictor.observe, "timestamp_s, request_tokens=None, response_tokens=None"),
         (Predictor.observe_bin, "start_s, requests, request_tokens=None, response_tokens=None"),
         (Predictor.forecast, "now_s=None"),
         (Predictor.predict, "context, time_s=None"),
+        (Predictor.predict_outputs, "context, time_s=None"),
         (Forecast.at, "level"),
         (Forecast.next_request, "level=0.5"),
         (Forecast.demand, "lead_time_s, *, level=0.9"),
+        (Forecast.peak, "lead_time_s, *, level=0.9"),
         (Forecast.to_dict, ""),
     ],
     ids=lambda value: getattr(value, "__qualname__", None),
@@ -73,7 +75,7 @@ def test_forecast_has_what_a_scheduler_reads() -> None:
     assert (len(forecast.channels), len(forecast.levels)) == shape[1:]
     assert forecast.step_s is None
     assert forecast.at(0.9).shape == shape[:2]
-    assert re.fullmatch(r"model|fallback:\w+", forecast.source)
+    assert re.fullmatch(r"model(\+adaptive)?|fallback:\w+", forecast.source)
     following = forecast.next_request()
     assert {"timestamp_s", "request_tokens", "response_tokens"} <= set(dir(following))
 
@@ -111,7 +113,8 @@ def test_version_is_that_of_the_distribution() -> None:
 
 
 def test_scripts_exist() -> None:
-    assert {"fcast-trace", "fcast-train", "fcast-export", "fcast-verify", "fcast-predict"} <= set(SCRIPTS)
+    documented = {"fcast-trace", "fcast-train", "fcast-export", "fcast-verify", "fcast-predict", "fcast-backtest"}
+    assert documented <= set(SCRIPTS)
 
 
 def every_command(script: str) -> list[tuple[list[str], click.Command]]:
@@ -161,6 +164,7 @@ def test_wrong_usage_exits_2_and_says_so_on_stderr(script: str) -> None:
         ("fcast-export", "--format --out --name --opset --atol --rtol --json"),
         ("fcast-verify", "--device --json"),
         ("fcast-predict", "--device"),
+        ("fcast-backtest", "--trace --each --refit --lead-time --html --device --json"),
     ],
 )
 def test_documented_options_exist(script: str, options: str) -> None:

@@ -15,11 +15,11 @@ from training.synth import synthesize
 torch.set_num_threads(1)
 
 
-def train(folder: Path, *, series: str, model: str, calendar: str, seed: int = 0) -> Path:
+def train(folder: Path, *, series: str, model: str, calendar: str, seed: int = 0, step_s: float | None = None) -> Path:
     trace = synthesize(days=0.1, rate_per_s=0.1, seed=0)
     trace = replace(trace, clock="epoch", time_s=trace.time_s + 1.7e9)
     config = RunConfig(
-        data=DataConfig(series=series, context=12, horizon=4, bin_s=30.0),
+        data=DataConfig(series=series, context=12, horizon=4, bin_s=30.0, step_s=step_s),
         model=ForecasterConfig(model=model, calendar=calendar, params={"hidden_size": 8} if model == "gru" else {}),
         fit=FitConfig(epochs=1, device="cpu", seed=seed),
     )
@@ -38,6 +38,13 @@ def requests_run(tmp_path_factory: pytest.TempPathFactory) -> Path:
 def load_run(tmp_path_factory: pytest.TempPathFactory) -> Path:
     """A run folder of a model that takes time_s."""
     return train(tmp_path_factory.mktemp("runs") / "dlinear", series="load", model="dlinear", calendar="day+week")
+
+
+@pytest.fixture(scope="session")
+def coarse_run(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """A run folder of a model with bins of 30 s and forecast steps of 90 s."""
+    folder = tmp_path_factory.mktemp("runs") / "coarse"
+    return train(folder, series="load", model="dlinear", calendar="day+week", step_s=90.0)
 
 
 @pytest.fixture

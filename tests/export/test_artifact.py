@@ -2,9 +2,11 @@
 
 from __future__ import annotations
 
+import copy
 import hashlib
 import json
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import onnx
@@ -16,13 +18,21 @@ from export import artifact
 from export.artifact import export_checkpoint, prove
 from export.errors import ExportError, ParityError
 from export.manifest import manifest_bytes
-from export.parity import tolerance
+from export.parity import tolerance, torch_forecast
 from export.to_torchscript import load_torchscript
 from runtime import Predictor
 from runtime.artifact import open_artifact
+from runtime.verify import verify
 from tests.export.conftest import train
-from training.checkpoint import load_checkpoint
+from training.checkpoint import Checkpoint, load_checkpoint
 from training.errors import CheckpointError
+from training.forecaster import Forecaster
+
+
+def first_windows(checkpoint: Checkpoint) -> dict[str, np.ndarray]:
+    names = ["context", "time_s"] if checkpoint.model.takes_time else ["context"]
+    return {name: checkpoint.windows[name][:5] for name in names}
+
 
 RUNS = pytest.mark.parametrize("run", ["requests_run", "load_run"], indirect=True, ids=["plain", "time_s"])
 
@@ -34,16 +44,15 @@ def test_an_artifact_serves_what_the_checkpoint_forecasts(run: Path, formats: tu
     assert published.path == tmp_path / "chat/1"
 
     checkpoint = load_checkpoint(run)
-    names = ["context", "time_s"] if checkpoint.model.takes_time else ["context"]
-    inputs = [checkpoint.windows[name][:5] for name in names]
-    with torch.no_grad():
-        expected = checkpoint.model(*map(torch.from_numpy, inputs)).numpy()
-    served = [Predictor(tmp_path / "chat").predict(*inputs)]
+    inputs = first_windows(checkpoint).values()
+    expected = torch_forecast(checkpoint.model)(*inputs)
+    served = [Predictor(tmp_path / "chat").predict_outputs(*inputs)]
     if "torchscript" in formats:
-        script = load_torchscript(published.path / "model.pt")
-        served.append(script(*map(torch.from_numpy, inputs)).numpy())
+        served.append(torch_forecast(load_torchscript(published.path / "model.pt"))(*inputs))
     for got in served:
-        np.testing.assert_allclose(got, expected, rtol=1e-4, atol=1e-4)
+        assert got.keys() == expected.keys()
+        for name, output in got.items():
+            np.testing.assert_allclose(output, expected[name], rtol=1e-4, atol=1e-4)
 
     files = {"model.onnx", "parity.json", "golden.npz", *(["model.pt"] if "torchscript" in formats else [])}
     assert set(published.files) == files | {"manifest.json"}
@@ -74,6 +83,58 @@ def test_the_manifest_is_complete_sealed_and_accepted_by_the_runtime(run: Path, 
     assert {"torch", "onnx", "numpy", "python"} <= set(raw["libraries"]["export"])
 
 
+AGGREGATES = pytest.mark.parametrize("run", ["load_run", "coarse_run"], indirect=True)
+
+
+@AGGREGATES
+def test_a_model_with_aggregates_is_published_proven_verified_and_served(run: Path, tmp_path: Path) -> None:
+    published = export_checkpoint(run, formats=("onnx", "torchscript"), out=tmp_path, name="demand")
+    raw = json.loads((published.path / "manifest.json").read_bytes())
+    assert raw["outputs"] == ["forecast", "demand"]
+    assert '{ name: "demand" data_type: TYPE_FP32 dims: [ 4, 6, 7 ] }' in (tmp_path / "demand/config.pbtxt").read_text()
+    inputs = first_windows(load_checkpoint(run))
+    expected = torch_forecast(load_checkpoint(run).model)(*inputs.values())
+    predictor = Predictor(published.path)
+    served = predictor.predict_outputs(**inputs)
+    np.testing.assert_allclose(served["demand"], expected["demand"], rtol=1e-4, atol=1e-4)
+    np.testing.assert_array_equal(predictor.predict(**inputs), served["forecast"])
+    verified = verify(published.path, device="cpu")
+    assert verified.problems == []
+    assert {check.output for check in verified.forecasts} == {"forecast", "demand"}
+
+
+def test_steps_of_several_bins_are_served_from_a_stream(coarse_run: Path, tmp_path: Path) -> None:
+    predictor = Predictor(export_checkpoint(coarse_run, out=tmp_path).path, adapt=True)
+    assert (predictor.manifest["bin_s"], predictor.manifest["step_s"]) == (30.0, 90.0)
+    rows = np.random.default_rng(0).integers(0, 50, (40, 3)).astype(np.float32)
+    for i, row in enumerate(rows):
+        start_s = 1.7e9 // 30 * 30 + i * 30
+        predictor.observe_bin(start_s, *row)
+        forecast = predictor.forecast()
+        assert forecast.start_s == start_s + 30
+    assert (forecast.step_s, forecast.source) == (90.0, "model+adaptive")
+    np.testing.assert_array_equal(forecast.aggregates, predictor.predict_outputs(rows[-12:], start_s)["demand"])
+    longest = forecast.demand(4 * 90.0)
+    assert (longest >= forecast.demand(90.0)).all()
+    assert (forecast.peak(4 * 90.0) > 0).all()
+
+
+def test_aggregates_that_differ_are_not_published(
+    load_run: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    exported = artifact.to_onnx
+
+    def other(model: Forecaster, *args: Any, **options: Any) -> bytes:
+        changed = copy.deepcopy(model)
+        changed.steps *= 1.01  # sums are means times this
+        return exported(changed, *args, **options)
+
+    monkeypatch.setattr(artifact, "to_onnx", other)
+    with pytest.raises(ParityError, match="demand, step .*, channel sum of .*, level .*nothing was published"):
+        export_checkpoint(load_run, out=tmp_path)
+    assert list(tmp_path.iterdir()) == []
+
+
 def canonical(raw: dict[str, object]) -> bytes:
     body = {key: value for key, value in raw.items() if key != "self_sha256"}
     return json.dumps(body, sort_keys=True, separators=(",", ":"), ensure_ascii=True, allow_nan=False).encode()
@@ -91,16 +152,17 @@ def test_golden_windows_are_real_and_hold_the_trained_models_forecasts(run: Path
     published = export_checkpoint(run, out=tmp_path)
     golden = np.load(published.path / "golden.npz", allow_pickle=False)
     checkpoint = load_checkpoint(run)
-    assert set(golden) == {"context", "forecast", *(["time_s"] if checkpoint.model.takes_time else [])}
+    outputs = ["forecast", "demand"] if checkpoint.model.forecasts_demand else ["forecast"]
+    assert set(golden) == {"context", *outputs, *(["time_s"] if checkpoint.model.takes_time else [])}
     assert len(golden["context"]) == min(64, len(checkpoint.windows["context"]))
     assert {name: golden[name].dtype for name in golden} == {
         name: np.float64 if name == "time_s" else np.float32 for name in golden
     }
     kept = {window.tobytes() for window in checkpoint.windows["context"]}
     assert all(window.tobytes() in kept for window in golden["context"])
-    inputs = [torch.from_numpy(golden[name]) for name in ("context", "time_s") if name in golden]
-    with torch.no_grad():
-        np.testing.assert_array_equal(checkpoint.model(*inputs).numpy(), golden["forecast"])
+    inputs = [golden[name] for name in ("context", "time_s") if name in golden]
+    for name, output in torch_forecast(checkpoint.model)(*inputs).items():
+        np.testing.assert_array_equal(output, golden[name])
 
 
 def with_one_weight_changed(graph: bytes) -> bytes:
@@ -121,7 +183,7 @@ def test_one_wrong_weight_fails_parity_through_the_runtime(requests_run: Path, t
     (staged / "manifest.json").write_bytes(sealed)
     checkpoint = load_checkpoint(requests_run)
     inputs = {"context": checkpoint.windows["context"]}
-    with pytest.raises(ParityError, match=r"from onnx \(CPUExecutionProvider\) at batch \d+, window \d+, step \d"):
+    with pytest.raises(ParityError, match=r"from onnx \(CPUExecutionProvider\) at batch \d+, window \d+, forecast, st"):
         prove(checkpoint, staged, inputs, within=tolerance(inputs["context"]))
 
 

@@ -22,7 +22,7 @@ CONTEXT, HORIZON, LEVELS = 12, 4, (0.1, 0.5, 0.9)
 BATCHES = (1, 2, 3, 17, 256)
 
 
-def forecaster(model: str, *, clock: bool) -> Forecaster:
+def forecaster(model: str, *, clock: bool, demand: bool = False, ratio: int = 1) -> Forecaster:
     torch.manual_seed(0)
     return Forecaster(
         model=model,
@@ -32,6 +32,8 @@ def forecaster(model: str, *, clock: bool) -> Forecaster:
         horizon=HORIZON,
         levels=LEVELS,
         calendar=("day", "week") if clock else (),
+        demand=demand,
+        ratio=ratio,
     ).eval()
 
 
@@ -65,6 +67,27 @@ def test_onnx_matches_torch_for_every_batch_size(model: str, clock: bool) -> Non
         inputs = windows(batch, clock=clock, seed=batch)
         (got,) = runner.run(["forecast"], {name: tensor.numpy() for name, tensor in inputs.items()})
         assert_same(got, module, inputs)
+
+
+@pytest.mark.parametrize("ratio", [1, 3], ids=["bins", "coarse"])
+@pytest.mark.parametrize("clock", [False, True], ids=["plain", "time_s"])
+def test_a_model_with_aggregates_gives_both_outputs_in_both_forms(clock: bool, ratio: int, tmp_path: Path) -> None:
+    module = forecaster("gru", clock=clock, demand=True, ratio=ratio)
+    runner = session(to_onnx(module, windows(2, clock=clock)))
+    assert [output.name for output in runner.get_outputs()] == ["forecast", "demand"]
+    assert runner.get_outputs()[1].shape == ["batch", HORIZON, 6, len(LEVELS)]
+    path = tmp_path / "model.pt"
+    path.write_bytes(to_torchscript(module, windows(2, clock=clock)))
+    script = load_torchscript(path)
+    for batch in BATCHES:
+        inputs = windows(batch, clock=clock, seed=batch)
+        onnx_outputs = runner.run(["forecast", "demand"], {name: tensor.numpy() for name, tensor in inputs.items()})
+        with torch.no_grad():
+            expected, scripted = module(*inputs.values()), script(*inputs.values())
+        assert isinstance(scripted, tuple)
+        for want, *got in zip(expected, onnx_outputs, scripted, strict=True):
+            for found in got:
+                np.testing.assert_allclose(found, want.numpy(), rtol=1e-4, atol=1e-5)
 
 
 @pytest.mark.parametrize("clock", [False, True], ids=["plain", "time_s"])

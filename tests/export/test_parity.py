@@ -10,7 +10,17 @@ import numpy as np
 import pytest
 
 from export.errors import ParityError
-from export.parity import BATCHES, Candidate, Check, Forecast, compare, parity_json, require_parity, tolerance
+from export.parity import (
+    BATCHES,
+    Candidate,
+    Check,
+    Forecast,
+    Outputs,
+    compare,
+    parity_json,
+    require_parity,
+    tolerance,
+)
 from training.errors import ConfigError
 
 CHANNELS = ("inter_arrival_s", "request_tokens")
@@ -18,11 +28,12 @@ LEVELS = (0.1, 0.5, 0.9)
 CONTEXT = (np.random.default_rng(0).random((40, 6, 2)) * [0.01, 2000.0]).astype(np.float32)
 
 
-def reference(context: np.ndarray) -> np.ndarray:
-    """(B, 6, 2) -> (B, 4, 2, 3), different everywhere."""
+def reference(context: np.ndarray) -> Outputs:
+    """(B, 6, 2) -> forecast (B, 4, 2, 3) and demand (B, 4, 4, 3), different everywhere."""
     mean = context.mean(1)[:, None, :, None]
     steps, levels = np.arange(1, 5).reshape(1, 4, 1, 1), np.arange(1, 4).reshape(1, 1, 1, 3)
-    return (mean * (1 + 0.1 * steps) * levels).astype(np.float32)
+    forecast = (mean * (1 + 0.1 * steps) * levels).astype(np.float32)
+    return {"forecast": forecast, "demand": np.concatenate([forecast.cumsum(1), 1.5 * forecast], axis=2)}
 
 
 def checks_of(*forecasts: Forecast, rtol: float = 1e-4, atol: float = 1e-5) -> list[Check]:
@@ -37,18 +48,18 @@ def checks_of(*forecasts: Forecast, rtol: float = 1e-4, atol: float = 1e-5) -> l
     )
 
 
-def wrong_at(position: tuple[int, ...], change: float) -> Forecast:
-    def forecast(context: np.ndarray) -> np.ndarray:
-        values = reference(context)
-        if len(values) > position[0]:
-            values[position] *= 1 + change
-        return values
+def wrong_at(position: tuple[int, ...], change: float, output: str = "forecast") -> Forecast:
+    def forecast(context: np.ndarray) -> Outputs:
+        found = reference(context)
+        if len(context) > position[0]:
+            found[output][position] *= 1 + change
+        return found
 
     return forecast
 
 
 def test_the_same_numbers_pass_for_every_batch_and_format() -> None:
-    checks = checks_of(reference, lambda context: reference(context) * np.float32(1 + 1e-6))
+    checks = checks_of(reference, lambda c: {k: v * np.float32(1 + 1e-6) for k, v in reference(c).items()})
     require_parity(checks)
     assert [(check.format, check.batch) for check in checks] == [(f, b) for b in BATCHES for f in ("form0", "form1")]
     assert all(check.used < 0.02 for check in checks)
@@ -58,12 +69,12 @@ def test_one_wrong_number_in_the_largest_batch_fails_and_is_named() -> None:
     checks = checks_of(reference, wrong_at((200, 2, 1, 2), 1e-3))
     assert [(check.format, check.batch) for check in checks if not check.passed] == [("form1", 256)]
     window = (1 + 3 + 17 + 200) % 40
-    expected = reference(CONTEXT[window : window + 1])[0, 2, 1, 2]
+    expected = reference(CONTEXT[window : window + 1])["forecast"][0, 2, 1, 2]
     with pytest.raises(
         ParityError, match=rf"parity: expected {expected:.9g} within .* got .* from form1 \(CPU\)"
     ) as error:
         require_parity(checks)
-    where = f"at batch 256, window {window}, step 3, channel request_tokens, level 0.9; failed: form1 at batch 256;"
+    where = f"at batch 256, window {window}, forecast, step 3, channel request_tokens, level 0.9; failed: form1 at "
     assert where in str(error.value)
 
 
@@ -78,10 +89,10 @@ def test_all_failures_are_collected_before_one_error_is_raised() -> None:
 @pytest.mark.parametrize("value", [math.nan, math.inf])
 @pytest.mark.parametrize("both", [False, True], ids=["export alone", "trained model too"])
 def test_nan_and_infinity_fail_even_when_both_sides_agree(value: float, both: bool) -> None:
-    def broken(context: np.ndarray) -> np.ndarray:
-        values = reference(context)
-        values[0, 1, 0, 2] = value
-        return values
+    def broken(context: np.ndarray) -> Outputs:
+        found = reference(context)
+        found["forecast"][0, 1, 0, 2] = value
+        return found
 
     checks = compare(
         [Candidate(format="onnx", provider="CPU", forecast=broken)],
@@ -118,8 +129,25 @@ def test_an_impossible_tolerance_is_refused(rtol: float) -> None:
 
 
 def test_another_shape_is_refused_before_numbers_are_compared() -> None:
-    with pytest.raises(ParityError, match=r"expected forecasts of float32 \(1, 4, 2, 3\), got float32 \(1, 4, 2\)"):
-        checks_of(lambda context: reference(context)[..., 0])
+    with pytest.raises(ParityError, match=r"expected a demand of float32 \(1, 4, 4, 3\), got float32 \(1, 4, 4\)"):
+        checks_of(lambda context: reference(context) | {"demand": reference(context)["demand"][..., 0]})
+
+
+def test_a_missing_output_is_refused_before_numbers_are_compared() -> None:
+    with pytest.raises(ParityError, match="expected the outputs forecast, demand, got forecast from form0"):
+        checks_of(lambda context: {"forecast": reference(context)["forecast"]})
+
+
+def test_one_wrong_aggregate_fails_and_is_named() -> None:
+    checks = checks_of(wrong_at((200, 3, 2, 0), 1e-3, output="demand"))
+    assert [check.batch for check in checks if not check.passed] == [256]
+    with pytest.raises(ParityError, match="demand, step 4, channel peak of inter_arrival_s, level 0.1; failed"):
+        require_parity(checks)
+
+
+def test_a_channels_scale_is_that_of_its_sums_and_peaks() -> None:
+    limits = tolerance(CONTEXT).limit(np.zeros((1, 4, 4, 3), np.float32))
+    np.testing.assert_array_equal(limits[0, 0, :2], limits[0, 0, 2:])
 
 
 def test_the_report_is_plain_json_and_names_the_worst() -> None:
@@ -129,7 +157,8 @@ def test_the_report_is_plain_json_and_names_the_worst() -> None:
             parity_json(checks, within=tolerance(CONTEXT), channels=CHANNELS, windows=len(CONTEXT)), allow_nan=False
         )
     )
-    assert report["worst"]["worst"]["channel"] == "request_tokens"
+    worst = report["worst"]["worst"]
+    assert (worst["output"], worst["channel"]) == ("forecast", "request_tokens")
     assert report["tolerances"]["rtol"] == 1e-4
     assert [check["passed"] for check in report["checks"]] == [True] * len(BATCHES)
     assert set(asdict(checks[0])) < set(report["checks"][0])

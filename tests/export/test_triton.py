@@ -76,6 +76,16 @@ def test_the_configuration_describes_the_graph_without_its_batch() -> None:
     assert config["version_policy"] == [{"latest": [{"num_versions": [1]}]}]
 
 
+def test_a_second_output_is_listed_and_leaves_the_text_of_one_as_it_was() -> None:
+    config = parsed(config_pbtxt({**FACTS, "outputs": ["forecast", "demand"]}))
+    assert config["output"] == [
+        {"name": ["forecast"], "data_type": ["TYPE_FP32"], "dims": [10, 2, 3]},
+        {"name": ["demand"], "data_type": ["TYPE_FP32"], "dims": [10, 4, 3]},
+    ]
+    # The text is the contract that versions of one name share: old names must go on taking new versions.
+    assert config_pbtxt({**FACTS, "outputs": ["forecast"]}) == config_pbtxt(FACTS)
+
+
 def test_a_model_without_a_clock_has_one_input() -> None:
     config = parsed(config_pbtxt({**FACTS, "inputs": ["context"]}))
     assert [tensor["name"] for tensor in config["input"]] == [["context"]]

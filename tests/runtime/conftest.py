@@ -43,6 +43,12 @@ def counts() -> Predictor:
 
 
 @pytest.fixture
+def demand() -> Predictor:
+    """L=10, H=4, bins of 10 s, forecast steps of 30 s, three channels, with aggregates."""
+    return Predictor(ARTIFACTS / "demand", device="cpu")
+
+
+@pytest.fixture
 def copied(tmp_path: Path) -> Callable[[str], Path]:
     """Copies one version's folder of an artifact, to be damaged."""
 

@@ -10,6 +10,7 @@ from pathlib import Path
 from types import MappingProxyType
 from typing import Any
 
+import numpy as np
 import pytest
 
 from runtime import ArtifactError, InputError, Predictor
@@ -157,6 +158,9 @@ def test_every_key_of_the_schema_is_typed(edited: Edited, key: str) -> None:
         ("requests", {"levels": [0.5, 1.0]}, "'levels' to be"),
         ("requests", {"levels": ["0.5"]}, "'levels' to be"),
         ("requests", {"inputs": ["time_s"]}, "'inputs' to be"),
+        ("requests", {"outputs": ["forecast", "demand"]}, r"'outputs' to be \[\"forecast\"\] for kind 'requests'"),
+        ("load", {"outputs": ["demand"]}, r"'outputs' to be .* or \[\"forecast\", \"demand\"\] for kind 'load'"),
+        ("load", {"outputs": "forecast"}, "'outputs' to be a list of texts"),
         ("requests", {"prior": [[1.0]]}, "'prior' to be 3 x 7"),
         ("requests", {"prior": [[-1.0] * 7] * 3}, "'prior' to be"),
         ("requests", {"prior": [[7, 6, 5, 4, 3, 2, 1]] * 3}, "'prior' to be rows that do not decrease"),
@@ -268,3 +272,25 @@ def test_a_graph_declared_larger_than_any_graph_is_not_read(copied: Copied) -> N
     seal(folder, manifest)
     with pytest.raises(ArtifactError, match="model.onnx: expected at most 2147483647 bytes, got 1099511627776"):
         Predictor(folder)
+
+
+def test_an_artifact_from_before_there_was_another_output_gives_the_forecast_alone(load: Predictor) -> None:
+    assert "outputs" not in load.manifest
+    assert load.predict_outputs(np.ones((12, 3), np.float32), 0.0).keys() == {"forecast"}
+
+
+def test_a_graph_without_the_output_that_the_manifest_lists_is_refused(edited: Edited) -> None:
+    with pytest.raises(ArtifactError, match="expected the outputs forecast, demand, got forecast; export again"):
+        Predictor(edited("load", outputs=["forecast", "demand"]), device="cpu")
+    with pytest.raises(ArtifactError, match="expected the outputs forecast, got forecast, demand; export again"):
+        Predictor(edited("demand", outputs=...), device="cpu")
+
+
+def test_every_output_is_given_for_a_batch_and_for_one_window(demand: Predictor) -> None:
+    windows = np.random.default_rng(0).gamma(2.0, 50.0, (5, 10, 3)).astype(np.float32)
+    batch = demand.predict_outputs(windows)
+    assert {name: output.shape for name, output in batch.items()} == {"forecast": (5, 4, 3, 7), "demand": (5, 4, 6, 7)}
+    np.testing.assert_array_equal(demand.predict(windows), batch["forecast"])
+    one = demand.predict_outputs(windows[2])
+    np.testing.assert_allclose(one["demand"], batch["demand"][2], rtol=1e-5)
+    np.testing.assert_array_equal(one["forecast"], demand.predict(windows[2]))

@@ -27,7 +27,7 @@ def invoke(folder: Path, *options: str) -> Result:
     return cli_runner().invoke(main, [str(folder), "--device", "cpu", *options])
 
 
-@pytest.mark.parametrize("name", ["requests", "load", "counts"])
+@pytest.mark.parametrize("name", ["requests", "load", "counts", "demand"])
 def test_a_good_artifact_passes_at_every_batch(artifacts: Path, name: str) -> None:
     result = verify(artifacts / name, device="cpu")
     assert result.problems == []
@@ -152,6 +152,27 @@ def test_another_forecast_is_found_with_its_place(copied: Copied) -> None:
     assert invoke(folder, "--atol", "1e6").exit_code == 0
 
 
+def test_another_aggregate_is_found_with_its_place(copied: Copied) -> None:
+    folder = copied("demand")
+    arrays = golden(folder)
+    arrays["demand"][2, 3, 4, 0] *= 1.01
+    replace_file(folder, "golden.npz", pack(arrays))
+    done = invoke(folder)
+    assert done.exit_code == 1
+    assert "golden.npz: window 2, step 4, peak of request_tokens, level 0.1, batch 6: expected" in done.stderr
+    assert done.stdout.count("DIFFERS") == 2
+    said = json.loads(invoke(folder, "--json").stdout)["forecasts"]
+    assert {row["output"] for row in said} == {"forecast", "demand"}
+    assert len(said) == 2 * (3 + 6)
+
+
+def test_golden_windows_without_the_aggregates_are_refused(copied: Copied) -> None:
+    folder = copied("demand")
+    replace_file(folder, "golden.npz", pack({k: v for k, v in golden(folder).items() if k != "demand"}))
+    with pytest.raises(ArtifactError, match="golden.npz: expected the arrays context, forecast, demand, got context"):
+        read_golden(open_artifact(folder))
+
+
 def test_a_golden_forecast_that_is_no_number_differs(copied: Copied) -> None:
     folder = copied("requests")
     arrays = golden(folder)
@@ -254,4 +275,4 @@ def test_either_memory_order_of_the_golden_arrays_is_read(copied: Copied) -> Non
     folder = copied("requests")
     arrays = golden(folder)
     replace_file(folder, "golden.npz", pack({key: np.asfortranarray(array) for key, array in arrays.items()}))
-    np.testing.assert_array_equal(read_golden(open_artifact(folder)).forecast, arrays["forecast"])
+    np.testing.assert_array_equal(read_golden(open_artifact(folder)).outputs["forecast"], arrays["forecast"])

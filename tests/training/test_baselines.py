@@ -154,12 +154,25 @@ def test_seasonal_naive_repeats_yesterday_even_beyond_a_day() -> None:
     [
         (_series(_traffic()), "needs a `load` series"),
         (_series(_traffic(), kind="load", bin_s=7000.0), "no whole number of bins"),
-        (_series(_traffic(), kind="load", bin_s=100.0), "h of history in its segment, less than a day"),
+        (_series(_traffic(), kind="load", bin_s=100.0), "0% of the validation origins have a day of history"),
     ],
 )
 def test_a_missing_season_says_why(series: Series, reason: str) -> None:
     assert "seasonal_naive" not in _run(series)
     assert reason in left_out(series, validation=VALIDATION, test=TEST)["seasonal_naive"]
+
+
+def test_origins_without_a_day_of_history_take_the_mean_of_their_segment_when_they_are_few() -> None:
+    values = np.tile(np.arange(24.0), 30)[:STEPS, None]
+    series = _series(values, kind="load", cut=430)
+    few, many = np.arange(452, 546, 3), np.arange(452, 458)
+    options = {"context": 10, "horizon": HORIZON, "levels": LEVELS, "test": TEST, "only": ("seasonal_naive",)}
+    (found,) = run_baselines(series, **options, validation=few)
+    assert found.validation[0, 0, 0, 2] == pytest.approx(values[430:452].mean(), rel=0.2)  # 452 has 22 hours
+    assert left_out(series, validation=few, test=TEST, only=("seasonal_naive",)) == {}
+    assert run_baselines(series, **options, validation=many[:3]) == []
+    reason = "33% of the validation origins have a day of history in their segment, less than half"
+    assert left_out(series, validation=many[:3], test=TEST)["seasonal_naive"] == reason
 
 
 def test_smoothing_weights_equal_the_recursion_of_damped_holt() -> None:

@@ -13,7 +13,7 @@ from click.testing import CliRunner
 
 from tests.training.traces import request_trace
 from training.cli_train import main
-from training.report import legend
+from training.report import legend, next_command
 
 SMALL = ["--context", "16", "--horizon", "3", "--epochs", "2", "--device", "cpu"]
 
@@ -56,7 +56,7 @@ def test_several_models_train_and_stand_beside_the_baselines(trace_file, tmp_pat
         assert name in (tmp_path / "report.md").read_text()
     best = min(report["models"], key=lambda row: row["validation"]["wql"]["mean"])["name"]
     assert report["best_model"] == best
-    assert f"fcast-export {tmp_path / best}" in result.stdout
+    assert next_command(report, tmp_path) in result.stdout
     assert "epoch 2/2" in result.stderr
 
 
@@ -208,6 +208,25 @@ def test_the_verdict_names_every_model_that_loses_to_the_best_baseline_on_test()
     report["baselines"] = [row("a", 0.05, 0.6), row("b", 0.3, 0.4)]
     assert "Better than every baseline on test: lstm." in legend(report)
     assert "do not ship: gru." in legend(report)
+
+
+def test_the_report_says_what_to_export_next(tmp_path):
+    def row(name, test, **more):
+        return {"name": name, "validation": {"wql": {"mean": 1 - test}}, "test": {"wql": {"mean": test}}, **more}
+
+    gru, lstm = row("gru", 0.3, folder="runs/gru"), row("lstm", 0.35, folder="runs/lstm")
+    report = {"models": [gru, lstm, row("dlinear", 0.6)], "baselines": [row("kalman", 0.4)], "best_baseline": "kalman"}
+    assert next_command(report, tmp_path) == "fcast-export runs/lstm --format onnx"  # the better one on validation
+    assert "kalman is better" not in legend(report)
+
+    report["models"] = [row("dlinear", 0.6)]
+    assert "kalman is better: fcast-train ... --model kalman, and export that." in legend(report)
+    export = f"fcast-export {tmp_path / 'kalman'} --format onnx"
+    assert next_command(report, tmp_path) == f"fcast-train ... --model kalman, then {export}"
+
+    report["baselines"] = [row("kalman", 0.4, folder=str(tmp_path / "kalman"))]
+    assert f"kalman is better: export {tmp_path / 'kalman'}." in legend(report)
+    assert next_command(report, tmp_path) == export
 
 
 def test_without_the_extra_one_line_says_what_to_install(tmp_path):

@@ -113,7 +113,7 @@ def test_float16_gradients_are_unscaled_once_before_they_are_clipped(tmp_path, m
         torch.manual_seed(0)
         for weight in model.parameters():
             torch.nn.init.normal_(weight, std=0.05)
-        model.scaling.fit(data.series, data.split, context=16)
+        model.scaling.fit(data.series, data.split, context=16, horizon=3)
         source = WindowSource(data.series, context=16, horizon=3, device=CPU)
         monkeypatch.setattr(fit, "amp_dtype", lambda device, found=dtype: found)
         found = norms.setdefault(dtype, [])

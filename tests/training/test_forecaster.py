@@ -28,7 +28,7 @@ def forecaster(model: str, *, calendar: tuple[str, ...] = (), **options) -> Fore
 def fitted(model: str, **options) -> Forecaster:
     built = forecaster(model, **options)
     series = request_series(400)
-    built.scaling.fit(series, split_windows(series, context=30, horizon=4, parts=(60, 20, 20)), context=30)
+    built.scaling.fit(series, split_windows(series, context=30, horizon=4, parts=(60, 20, 20)), context=30, horizon=4)
     return built
 
 
@@ -109,7 +109,7 @@ def test_statistics_come_from_the_training_part_only():
     for values in (series.values, later):
         built = Forecaster(model="gru", params={}, channels=1, context=30, horizon=4, levels=LEVELS)
         series.values[...] = values
-        built.scaling.fit(series, split, context=30)
+        built.scaling.fit(series, split, context=30, horizon=4)
         found.append(built.scaling.state_dict())
     for name in found[0]:
         assert torch.equal(found[0][name], found[1][name])
@@ -119,7 +119,7 @@ def test_a_constant_series_has_statistics_that_do_not_divide_by_zero():
     series = load_series(400)
     series.values[...] = 0
     built = Forecaster(model="gru", params={}, channels=1, context=30, horizon=4, levels=LEVELS)
-    built.scaling.fit(series, split_windows(series, context=30, horizon=4, parts=(60, 20, 20)), context=30)
+    built.scaling.fit(series, split_windows(series, context=30, horizon=4, parts=(60, 20, 20)), context=30, horizon=4)
     assert torch.isfinite(built.eval()(torch.zeros(1, 30, 1))).all()
 
 

@@ -76,7 +76,7 @@ def test_a_class_that_gives_no_network_says_so():
     for cls, message in (
         (Nothing, r"Nothing.build_model: expected an nn.Module, got None"),
         (Inherits, r"Inherits.build_model: expected it to be overridden"),
-        (Wide, r"custom: expected an architecture for \(B, 16, 6\), got: .*correct its forward"),
+        (Wide, r"custom: expected an architecture for \(B, 16, 27\), got: .*correct its forward"),
     ):
         register_model("custom")(cls)
         with pytest.raises(ConfigError, match=message):

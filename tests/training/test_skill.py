@@ -9,7 +9,7 @@ import pytest
 
 from tests.training.test_fit import run_of
 from tests.training.traces import request_trace
-from training.compare import score_baselines
+from training.compare import score_baselines, tune_baselines
 from training.metrics import scores
 from training.run import prepare, train_model
 from training.skill import measure_skill
@@ -21,7 +21,7 @@ def data():
 
 
 def test_the_last_value_itself_has_no_skill_and_perfect_forecasts_have_all(data):
-    last = next(row for row in score_baselines(data) if row["name"] == "last_value")
+    last = next(row for row in score_baselines(data, tune_baselines(data)) if row["name"] == "last_value")
     assert "test" not in last
     none = measure_skill(data.series, data.split, data.config, found=last["validation"])
     assert none["confidence"] == [0.0] * data.config.horizon

@@ -22,7 +22,7 @@ class MultiScale(nn.Module):
     """Mean and spread of every feature over the last 1, 2, 3, 5, ... steps, then two hidden layers."""
 
     def __init__(
-        self, channels: int, context: int, horizon: int, *, hidden_size: int = 64, dropout: float = 0.05
+        self, channels: int, context: int, horizon: int, *, hidden_size: int = 32, dropout: float = 0.05
     ) -> None:
         super().__init__()
         self.spans = [span for span in _SPANS if span < context] + [context]
