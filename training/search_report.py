@@ -89,16 +89,16 @@ def _written(value: Any) -> str:
 
 def trials_table(tuned: Tuned) -> Table:
     """The best complete trials of a search, and the first, which had the settings as given."""
-    name = tuned.run.model.model
-    shown = Table(title=f"{name}: the best of {len(tuned.trials)} trials", title_justify="left")
-    for column in ("trial", "validation", "epochs", *tuned.best.settings):
-        shown.add_column(column.replace("_", "\n", 1), justify="right", no_wrap=True)
+    shown = Table(title=f"{tuned.run.model.model}: the best of {len(tuned.trials)} trials", title_justify="left")
+    for column in ("trial", "validation", "epochs"):
+        shown.add_column(column, justify="right", no_wrap=True)
+    shown.add_column("settings")  # wraps, as a model may have many
     ranked = sorted((one.best_wql, number, one) for number, one in enumerate(tuned.trials, 1) if one.ended == COMPLETE)
     for place, (wql, number, trial) in enumerate(ranked):
         if place < _SHOWN or number == 1:
-            cells = (f"{number}" + (" (as given)" if number == 1 else ""), f"{wql:.4f}", str(len(trial.wql)))
+            name = f"{number} (as given)" if number == 1 else f"{number}"
             style = "bold green" if trial is tuned.best else ""
-            shown.add_row(*cells, *map(_written, trial.settings.values()), style=style)
+            shown.add_row(name, f"{wql:.4f}", str(len(trial.wql)), _settings(trial), style=style)
     return shown
 
 

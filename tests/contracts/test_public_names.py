@@ -158,7 +158,8 @@ def test_wrong_usage_exits_2_and_says_so_on_stderr(script: str) -> None:
     [
         (
             "fcast-train",
-            "--trace --model --series --bin --context --horizon --epochs --device --out --config --set --json",
+            "--trace --model --series --bin --context --horizon --epochs --device --out --config --set --json "
+            "--from --tune",
         ),
         ("fcast-export", "--format --out --name --opset --atol --rtol --json"),
         ("fcast-verify", "--device --json"),
