@@ -12,31 +12,14 @@ from __future__ import annotations
 import json
 import statistics
 import sys
+from dataclasses import asdict
 from pathlib import Path
 from typing import Any
 
 import click
 
+from benchmarks.jobs import JOBS, run_command
 from benchmarks.machine import describe_machine
-from benchmarks.real_traces import run_command
-
-WEEK, POOL = "azure2024_coding_10s_counts.csv.gz", "servegen_m-large_10min_counts.csv"
-CONV, CODE = "AzureLLMInferenceTrace_conv.csv", "AzureLLMInferenceTrace_code.csv"
-ALL, FEW = "multiscale,gru,lstm,transformer,dlinear", "multiscale,gru"
-LOAD = ["--series", "load", "--ensemble", "--set", "refit=true"]
-FINE = ["--bin", "10", "--step", "60", "--context", "360"]
-REQUESTS = ["--series", "requests", "--context", "2000", "--set", "recent=50", "--set", "learning_rate=0.0003"]
-ONE_STEP = [*LOAD, "--horizon", "1", "--epochs", "20"]
-JOBS: dict[str, tuple[str, str, list[str], str]] = {
-    "week": (WEEK, ALL, [*LOAD, *FINE, "--split", "4,1,2", "--epochs", "8", "--set", "stride=3"], "wql"),
-    "pool": (POOL, ALL, [*LOAD, "--bin", "600", "--context", "36", "--horizon", "6", "--epochs", "20"], "wql"),
-    "conv": (CONV, FEW, [*REQUESTS, "--epochs", "3"], "wql"),
-    "code": (CODE, FEW, [*REQUESTS, "--epochs", "3"], "wql"),
-    "conv_10s": (CONV, ALL, [*ONE_STEP, "--bin", "10", "--context", "30"], "planner_loss"),
-    "code_10s": (CODE, ALL, [*ONE_STEP, "--bin", "10", "--context", "30"], "planner_loss"),
-    "conv_60s": (CONV, ALL, [*ONE_STEP, "--bin", "60", "--context", "5"], "planner_loss"),
-    "code_60s": (CODE, ALL, [*ONE_STEP, "--bin", "60", "--context", "5"], "planner_loss"),
-}
 
 
 @click.command()
@@ -49,15 +32,15 @@ def main(traces: Path, jobs: tuple[str, ...], seeds: str, out: Path, as_json: bo
     """Train every model on every trace with several seeds; finished runs are kept."""
     results: dict[str, Any] = {"machine": describe_machine(), "seeds": seeds, "jobs": {}}
     for job in jobs or JOBS:
-        file, models, options, score = JOBS[job]
+        chosen = JOBS[job]
         reports = []
         for seed in seeds.split(","):
-            words = ["--trace", traces / file, "--model", models, *options, "--seed", seed]
+            words = ["--trace", traces / chosen.trace, "--model", chosen.models, *chosen.options, "--seed", seed]
             reports.append(
                 json.loads(run_command("fcast-train", *words, "--out", out / job / seed, "--resume", "--json"))
             )
-        rows = _rows(reports, score)
-        results["jobs"][job] = {"trace": file, "options": options, "score": score, "forecasters": rows}
+        rows = _rows(reports, chosen.score)
+        results["jobs"][job] = {**asdict(chosen), "forecasters": rows}
         if not as_json:
             click.echo(_table(job, results["jobs"][job], reports[0]))
     if as_json:

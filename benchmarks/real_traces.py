@@ -9,8 +9,6 @@ come from). Prints every command it runs, then one table per trace; `results.jso
 from __future__ import annotations
 
 import json
-import shlex
-import subprocess
 import sys
 import time
 from pathlib import Path
@@ -18,16 +16,10 @@ from typing import Any
 
 import click
 
+from benchmarks.jobs import JOBS, run_command
 from benchmarks.machine import describe_machine
 
-MODELS = ("gru", "lstm", "dlinear", "transformer")
-JOBS = {
-    "conv": ("AzureLLMInferenceTrace_conv.csv", ["--series", "requests"]),
-    "week": (
-        "azure2024_coding_10s_counts.csv.gz",
-        ["--series", "load", "--bin", "60", "--context", "120", "--split", "4,1,2"],
-    ),
-}
+MODELS = "gru,lstm,dlinear,transformer"
 
 
 @click.command()
@@ -35,17 +27,18 @@ JOBS = {
 @click.option("--out", type=click.Path(path_type=Path), default=Path("runs/real"), show_default=True)
 @click.option("--resume", is_flag=True, help="Keep finished trainings of an earlier call.")
 def main(traces: Path, out: Path, resume: bool) -> None:
-    """Train, export, prove and stream the four models on two real traces."""
+    """Train, export, prove and stream the four models on two real traces, and their ensemble on the load."""
     results: dict[str, Any] = {"machine": describe_machine(), "jobs": {}}
-    for job, (file, options) in JOBS.items():
+    for job in ("conv", "week"):
+        file, options = JOBS[job].trace, JOBS[job].options
         runs, artifacts = out / job, out / "artifacts"
         started = time.perf_counter()
         again = "--resume" if resume else "--overwrite"
-        words = ["--trace", traces / file, "--model", ",".join(MODELS), *options, "--out", runs, again]
+        words = ["--trace", traces / file, "--model", MODELS, *options, "--out", runs, again]
         report = json.loads(run_command("fcast-train", *words, "--json"))
         seconds = time.perf_counter() - started
         rows = {}
-        for model in MODELS:
+        for model in [row["name"] for row in report["models"]]:
             formats = ["--format", "onnx", "--format", "torchscript"]
             names = ["--out", artifacts, "--name", f"{job}-{model}"]
             exported = json.loads(run_command("fcast-export", runs / model, *formats, *names, "--json"))
@@ -57,18 +50,6 @@ def main(traces: Path, out: Path, resume: bool) -> None:
         click.echo(_table(file, report, rows))
     (out / "results.json").write_text(json.dumps(results, indent=1) + "\n")
     click.echo(f"Wrote {out / 'results.json'}")
-
-
-def run_command(command: str, *arguments: object) -> str:
-    words = [command, *map(str, arguments)]
-    click.echo(f"$ {shlex.join(words)}", err=True)
-    if not Path(command).is_absolute():
-        words[0] = str(Path(sys.executable).with_name(command))
-    done = subprocess.run(words, stdout=subprocess.PIPE, text=True, check=False)
-    if done.returncode:
-        click.echo(done.stdout, err=True)
-        sys.exit(done.returncode)
-    return done.stdout
 
 
 def _table(file: str, report: dict[str, Any], rows: dict[str, Any]) -> str:
