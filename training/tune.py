@@ -58,8 +58,8 @@ def check_search(
 
     Raises:
         ModuleNotFoundError: optuna is not installed.
-        ConfigError: no trials are asked for, a warm start is asked for too, the split has no test part, or an earlier
-            search or another run is in the way.
+        ConfigError: no trials are asked for, a baseline or a warm start is asked for too, the split has no test part,
+            or an earlier search or another run is in the way.
     """
     import_module("optuna")
     if trials < 1:
@@ -68,6 +68,8 @@ def check_search(
         raise ConfigError("--tune: expected it without --from, whose checkpoint fixes the settings, got both")
     for run in runs:
         name = run.model.model
+        if run.model.is_baseline:
+            raise ConfigError(f"--tune: expected models that are trained, got the baseline {name}; leave it out")
         if run.data.split[2] == 0:
             raise ConfigError(f"split: expected a test part for the report, got {run.data.split}; give all three parts")
         log, best = (out / FOLDER / f"{name}.{suffix}" for suffix in ("json", "toml"))
