@@ -57,10 +57,6 @@ class BaselineForecast:
     """(n, H, C, Q) float32; in-sample, because settings and residuals come from these windows."""
     test: np.ndarray
     """(m, H, C, Q) float32."""
-    validation_origins: np.ndarray
-    """(n,) int64: all that were asked for, or fewer, evenly spaced, where a forecast is slow."""
-    test_origins: np.ndarray
-    """(m,) int64."""
     chosen: tuple[Setting, ...]
     """What tuning chose for each channel."""
     residuals: tuple[Residuals, ...]
@@ -137,8 +133,7 @@ def run_baselines(
     for name in statistical.NAMES:
         if name in wanted and statistical.problem(past.starts, validation[0]) is None:
             family = _statistical(name, past, validation)
-            parts = [thin(part, statistical.MOST_ORIGINS) for part in (validation, test)]
-            forecasts.append(_point_baseline(family, past, series.channels, *parts))
+            forecasts.append(_point_baseline(family, past, series.channels, validation, test))
     return forecasts
 
 
@@ -244,8 +239,6 @@ def _point_baseline(
         settings=settings,
         validation=np.stack(parts[0], axis=2),
         test=np.stack(parts[1], axis=2),
-        validation_origins=validation,
-        test_origins=test,
         chosen=tuple(chosen),
         residuals=tuple(fitted),
     )
@@ -366,8 +359,6 @@ def _recent_quantiles(
         settings={f"steps[{channel}]": setting["steps"] for channel, setting in zip(channels, chosen, strict=True)},
         validation=stacked[0],
         test=stacked[1],
-        validation_origins=validation,
-        test_origins=test,
         chosen=tuple(chosen),
         residuals=(),
     )

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import logging
 import shlex
 import sys
 import tempfile
@@ -53,6 +54,7 @@ Read the input as for fcast-train: the same trace, --columns and --clean give th
     metavar="N",
     help="Cut the test part into N pieces; train and tune anew before each. [fixed models]",
 )
+@click.option("--arima", is_flag=True, help="Also AutoARIMA and AutoETS; minutes, and pip install 'fcast[arima]'.")
 @click.option("--device", default="auto", show_default=True, help="auto, cpu, cuda, cuda:N or mps.")
 @click.option("--html", type=click.Path(path_type=Path, dir_okay=False), help="Write the whole report as one page.")
 @click.option("--json", "as_json", is_flag=True, help="Print every number as JSON.")
@@ -67,6 +69,7 @@ def main(
     each: bool,
     lead_time: float | None,
     refit: int | None,
+    arima: bool,
     device: str,
     html: Path | None,
     as_json: bool,
@@ -82,11 +85,13 @@ def main(
 
     if html is not None and not html.resolve().parent.is_dir():
         raise ConfigError(f"--html: expected a file in an existing folder, got {html}; make the folder first")
+    if arima:
+        _prepare_arima()
     on = resolve_device(device)
     loaded = load_runs(runs)
     reports = []
     for files in _groups(traces, each):
-        backtest = _backtest(loaded, read_input(files, format_, columns, clean), lead_time, refit, on)
+        backtest = _backtest(loaded, read_input(files, format_, columns, clean), lead_time, refit, arima, on)
         reports.append(backtest.report)
         if html is not None:
             _write_page(backtest, loaded, _page_of(html, files[0]) if each else html, _typed(context))
@@ -109,7 +114,7 @@ def _groups(traces: tuple[str, ...], each: bool) -> list[tuple[str, ...]]:
 
 
 def _backtest(
-    runs: list[Run], trace: Any, lead_time_s: float | None, refit: int | None, device: torch.device
+    runs: list[Run], trace: Any, lead_time_s: float | None, refit: int | None, arima: bool, device: torch.device
 ) -> Backtest:
     from training.decision import lead_step
     from training.evaluate import evaluate
@@ -130,18 +135,40 @@ def _backtest(
         err=True,
     )
     if refit is not None:
-        found = _refitted(runs, data, refit, device)
+        found = _refitted(runs, data, refit, arima, device)
         return evaluate(data, found, lead_time_s=lead_time_s, refit=refit)
-    found = [model_forecasts(run, data, device=device) for run in runs] + baseline_forecasts(data)
+    found = [model_forecasts(run, data, device=device) for run in runs] + baseline_forecasts(data, arima=arima)
     notes = [note for run in runs for note in notes_on(run, data)]
     return evaluate(data, found, lead_time_s=lead_time_s, notes=notes)
 
 
-def _refitted(runs: list[Run], data: Data, pieces: int, device: torch.device) -> list[Forecasts]:
+def _prepare_arima() -> None:
+    """Refuse a missing extra before any work, and let the slow baselines say on stderr how far they have come."""
+    from training import statistical
+    from training.errors import TrainingError
+
+    if not statistical.installed():
+        raise TrainingError("--arima: expected the package statsforecast, got none; pip install 'fcast[arima]'")
+    logger = logging.getLogger(statistical.__name__)
+    logger.handlers = [_Echo()]
+    logger.setLevel(logging.INFO)
+
+
+class _Echo(logging.Handler):
+    """What a library logs, on stderr."""
+
+    def emit(self, record: logging.LogRecord) -> None:
+        """Print one record."""
+        click.echo(record.getMessage(), err=True)
+
+
+def _refitted(runs: list[Run], data: Data, pieces: int, arima: bool, device: torch.device) -> list[Forecasts]:
     from training.refit import pieces_of, refit_forecasts
 
     with tempfile.TemporaryDirectory(prefix="fcast-refit-") as folder:
-        return refit_forecasts(runs, pieces_of(data, pieces), Path(folder), device=device, on_piece=_say_piece(pieces))
+        return refit_forecasts(
+            runs, pieces_of(data, pieces), Path(folder), device=device, on_piece=_say_piece(pieces), arima=arima
+        )
 
 
 def _say_piece(pieces: int) -> OnPiece:

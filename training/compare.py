@@ -33,7 +33,7 @@ def check_runs(runs: Sequence[RunConfig], out: Path, *, resume: bool, overwrite:
             `resume` nor `overwrite` is given.
     """
     if ensemble and sum(not run.model.is_baseline for run in runs) < 2:
-        raise ConfigError("--ensemble: expected two trained models or more, got fewer; name several with --model")
+        raise ConfigError("--ensemble: expected two models or more to train, got fewer; name several with --model")
     if resume and overwrite:
         raise ConfigError("--resume: expected it without --overwrite, got both; give one of them")
     for run in runs:
@@ -75,17 +75,20 @@ def tune_baselines(data: Data) -> list[BaselineForecast]:
 
 def score_baselines(data: Data, found: Sequence[BaselineForecast]) -> list[dict[str, Any]]:
     """Score simple baselines: one row of the report each, with its tuned settings."""
-
-    def scored(forecast: np.ndarray, origins: np.ndarray) -> dict[str, Any]:
-        target = data.wide.values[origins[:, None] + np.arange(data.config.horizon)]
-        return scores(forecast, target, data.config.levels, data.series.channels)
-
+    split = data.wide_split
+    targets = {
+        part: data.wide.values[origins[:, None] + np.arange(data.config.horizon)]
+        for part, origins in (("validation", split.validation), ("test", split.test))
+        if len(origins)
+    }
     return [
         {
             "name": baseline.name,
             "settings": baseline.settings,
-            "validation": scored(baseline.validation, baseline.validation_origins),
-            **({"test": scored(baseline.test, baseline.test_origins)} if len(baseline.test_origins) else {}),
+            **{
+                part: scores(getattr(baseline, part), target, data.config.levels, data.series.channels)
+                for part, target in targets.items()
+            },
         }
         for baseline in found
     ]

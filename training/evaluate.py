@@ -114,7 +114,11 @@ def evaluate(
         "best_model": best_model["name"],
         "best_baseline": best_baseline,
         **_decisions(rows, forecasts, ground, targets, levels, blocks, lead_time_s),
-        "left_out": left_out(ground.series, validation=ground.validation, test=ground.test),
+        "left_out": {
+            name: why
+            for name, why in left_out(ground.series, validation=ground.validation, test=ground.test).items()
+            if name not in losses
+        },
         "forecasters": sorted(rows, key=_test_wql),
     }
     by_name = {found.name: found for found in forecasts}

@@ -10,8 +10,9 @@ from typing import Any
 import numpy as np
 import torch
 
+from training import statistical
 from training.backtest import rolling_demand, rolling_forecasts
-from training.baselines import run_baselines
+from training.baselines import NAMES, run_baselines
 from training.checkpoint import Checkpoint, judged_model, load_checkpoint
 from training.config import DataConfig, RunConfig
 from training.errors import ConfigError, TraceError
@@ -92,9 +93,12 @@ class Run:
 def load_runs(paths: Sequence[str | Path]) -> list[Run]:
     """Load run folders that can be compared: they share every data setting, and have a test part.
 
+    Runs of simple baselines are left out: the comparison tunes and shows every baseline anyway.
+
     Raises:
         CheckpointError: a run is missing, interrupted or damaged.
-        ConfigError: a run is given twice, has no test part, or has other data settings than the first.
+        ConfigError: a run is given twice, has no test part, or has other data settings than the first; or no run is of
+            a trained model.
     """
     folders = [Path(path) for path in paths]
     if len({folder.resolve() for folder in folders}) < len(folders):
@@ -104,14 +108,16 @@ def load_runs(paths: Sequence[str | Path]) -> list[Run]:
     for folder, name in zip(folders, names, strict=True):
         checkpoint = load_checkpoint(folder)
         config = RunConfig.from_dict(checkpoint.meta["config"])
+        if config.model.is_baseline:
+            continue
         shown = name if names.count(name) == 1 else str(folder)
-        if not isinstance(checkpoint.model, QuantileModel):
-            raise ConfigError(
-                f"{folder}: expected a trained model, got the baseline {checkpoint.meta['model']['name']}, "
-                "which every backtest has; leave it out"
-            )
         judged = judged_model(checkpoint, folder)
         runs.append(Run(name=shown, path=str(folder), checkpoint=checkpoint, judged=judged, config=config))
+    if not runs:
+        raise ConfigError(
+            f"RUN: expected a run of a trained model, got simple baselines alone ({', '.join(names)}); give a model "
+            "to judge, baselines stand beside it by themselves"
+        )
     for run in runs:
         if not run.config.data.split[2]:
             raise ConfigError(
@@ -199,8 +205,13 @@ def model_forecasts(run: Run, data: Data, *, device: torch.device) -> Forecasts:
     )
 
 
-def baseline_forecasts(data: Data) -> list[Forecasts]:
-    """Tune every simple baseline on validation, and forecast."""
+def baseline_forecasts(data: Data, *, arima: bool = False) -> list[Forecasts]:
+    """Tune every simple baseline on validation, and forecast.
+
+    Args:
+        data: what is forecast.
+        arima: also AutoARIMA and AutoETS, which are slow and need an extra; see training/statistical.py.
+    """
     ground = ground_of(data)
     found = run_baselines(
         ground.series,
@@ -209,6 +220,7 @@ def baseline_forecasts(data: Data) -> list[Forecasts]:
         levels=data.config.levels,
         validation=ground.validation,
         test=ground.test,
+        only=(*NAMES, *statistical.NAMES) if arima else None,
     )
     return [
         Forecasts(

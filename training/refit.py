@@ -58,7 +58,13 @@ def pieces_of(data: Data, count: int) -> list[Data]:
 
 
 def refit_forecasts(
-    runs: Sequence[Run], pieces: Sequence[Data], folder: Path, *, device: torch.device, on_piece: OnPiece
+    runs: Sequence[Run],
+    pieces: Sequence[Data],
+    folder: Path,
+    *,
+    device: torch.device,
+    on_piece: OnPiece,
+    arima: bool = False,
 ) -> list[Forecasts]:
     """Train every model and tune every baseline anew before each piece, and join their test forecasts.
 
@@ -68,6 +74,7 @@ def refit_forecasts(
         folder: an empty folder for the runs; nothing in it is needed afterwards.
         device: where the models are trained and forecast.
         on_piece: see `OnPiece`.
+        arima: see `baseline_forecasts`.
 
     Returns:
         Validation forecasts are those of the first piece: what a planner knew when the test part began. Facts are of
@@ -93,7 +100,7 @@ def refit_forecasts(
             checkpoint = train_model(piece, config, into, on_batch=on_batch, on_epoch=on_epoch)
             trained = replace(run, checkpoint=checkpoint, judged=judged_model(checkpoint, into))
             found.append(model_forecasts(trained, piece, device=device))
-        by_piece.append(found + baseline_forecasts(piece))
+        by_piece.append(found + baseline_forecasts(piece, arima=arima))
     # A baseline may need more history than an early piece has: only what stands in every piece is joined.
     names = [f.name for f in by_piece[0] if all(f.name in {g.name for g in piece} for piece in by_piece)]
     return [_join([next(f for f in piece if f.name == name) for piece in by_piece]) for name in names]

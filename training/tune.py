@@ -58,8 +58,8 @@ def check_search(
 
     Raises:
         ModuleNotFoundError: optuna is not installed.
-        ConfigError: no trials are asked for, a baseline or a warm start is asked for too, the split has no test part,
-            or an earlier search or another run is in the way.
+        ConfigError: no trials are asked for, a warm start is asked for too, a simple baseline is named, the split has
+            no test part, or an earlier search or another run is in the way.
     """
     import_module("optuna")
     if trials < 1:
@@ -69,7 +69,7 @@ def check_search(
     for run in runs:
         name = run.model.model
         if run.model.is_baseline:
-            raise ConfigError(f"--tune: expected models that are trained, got the baseline {name}; leave it out")
+            raise ConfigError(f"--tune: expected models to train, got the baseline {name}; give it without --tune")
         if run.data.split[2] == 0:
             raise ConfigError(f"split: expected a test part for the report, got {run.data.split}; give all three parts")
         log, best = (out / FOLDER / f"{name}.{suffix}" for suffix in ("json", "toml"))

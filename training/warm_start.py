@@ -14,7 +14,7 @@ from dataclasses import dataclass, replace
 from typing import Any
 
 from training.backtest import rolling_forecasts, thin
-from training.baselines import NAMES as BASELINES
+from training.baseline_model import BaselineModel
 from training.checkpoint import Checkpoint, set_weights
 from training.config import RunConfig, build_runs
 from training.errors import ConfigError
@@ -74,9 +74,9 @@ def warm_run(start: Checkpoint, models: Sequence[str], given: Mapping[str, Any])
         ConfigError: the checkpoint is an ensemble or a simple baseline, or other models are asked for.
     """
     model, data = start.meta["model"], start.meta["config"]["data"]
-    if model["name"] in BASELINES:
+    if isinstance(start.model, BaselineModel):
         raise ConfigError(
-            f"--from: expected a trained model, got the baseline {model['name']}; give the run of a model"
+            f"--from: expected a trained model, got the baseline {model['name']}; tune it anew, without --from"
         )
     if "members" in model:
         members = ", ".join(member["name"] for member in model["members"])

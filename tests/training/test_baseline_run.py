@@ -14,10 +14,12 @@ from tests.training.test_cli_train import one_line, write
 from tests.training.traces import request_trace
 from training.backtest import rolling_forecasts
 from training.checkpoint import load_checkpoint
+from training.cli_backtest import main as backtest
 from training.cli_train import _complete_models, main
 from training.compare import check_runs
 from training.config import ForecasterConfig, build_runs
 from training.errors import CheckpointError, ConfigError
+from training.forecasts import load_runs
 from training.metrics import scores
 from training.registry import model_class, register_model
 from training.run import prepare
@@ -146,5 +148,28 @@ def test_a_baselines_name_is_completed_and_known_but_is_no_architecture() -> Non
 def test_a_baseline_takes_no_hyper_parameter_and_no_part_in_an_ensemble(tmp_path: Path) -> None:
     with pytest.raises(ConfigError, match="expected a known key, got 'hidden_size'"):
         build_runs(["kalman"], {"hidden_size": 8})
-    with pytest.raises(ConfigError, match="--ensemble: expected two trained models or more"):
+    with pytest.raises(ConfigError, match="--ensemble: expected two models or more to train"):
         check_runs(build_runs(["gru", "kalman"], {}), tmp_path, resume=False, overwrite=False, ensemble=True)
+
+
+def test_a_backtest_leaves_runs_of_baselines_out_as_it_shows_every_baseline_anyway(
+    trace_file: Path, tmp_path: Path
+) -> None:
+    assert train(trace_file, tmp_path, "dlinear,kalman").exit_code == 0
+    folders = [str(tmp_path / name) for name in ("kalman", "dlinear")]
+    assert [run.name for run in load_runs(folders)] == ["dlinear"]
+    result = CliRunner().invoke(backtest, [*folders, "--trace", str(trace_file), "--json"])
+    assert result.exit_code == 0, result.output
+    names = [row["name"] for row in json.loads(result.stdout)["forecasters"]]
+    assert names.count("kalman") == 1
+    with pytest.raises(ConfigError, match=r"expected a run of a trained model, got simple baselines alone \(kalman\)"):
+        load_runs(folders[:1])
+
+
+def test_a_baseline_is_neither_searched_nor_started_from(trace_file: Path, tmp_path: Path) -> None:
+    pytest.importorskip("optuna")
+    message = "--tune: expected models to train, got the baseline kalman; give it without --tune"
+    assert message in one_line(train(trace_file, tmp_path, "gru,kalman", "--tune", "2"), 2)
+    assert train(trace_file, tmp_path, "kalman").exit_code == 0
+    again = train(trace_file, tmp_path / "again", "kalman", "--from", str(tmp_path / "kalman"))
+    assert "--from: expected a trained model, got the baseline kalman" in one_line(again, 2)

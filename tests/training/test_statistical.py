@@ -2,19 +2,24 @@
 
 from __future__ import annotations
 
-import importlib.util
-import sys
+import json
+from pathlib import Path
 
 import numpy as np
 import pytest
+from click.testing import CliRunner
 
 from tests.training.test_baselines import CONTEXT, HORIZON, LEVELS, TEST, VALIDATION, _series, _traffic
+from tests.training.test_cli_train import write
+from tests.training.traces import request_trace
 from training import statistical
 from training.baselines import left_out, run_baselines
+from training.cli_backtest import main
+from training.cli_train import main as train
 from training.metrics import wql
 
 needs_statsforecast = pytest.mark.skipif(
-    importlib.util.find_spec("statsforecast") is None, reason="needs statsforecast (pip install 'fcast[arima]')"
+    not statistical.installed(), reason="needs statsforecast (pip install 'fcast[arima]')"
 )
 OPTIONS = {"context": CONTEXT, "horizon": HORIZON, "levels": LEVELS, "validation": VALIDATION}
 
@@ -22,8 +27,7 @@ OPTIONS = {"context": CONTEXT, "horizon": HORIZON, "levels": LEVELS, "validation
 def test_without_the_library_both_are_left_out_with_the_command_that_installs_it(
     monkeypatch: pytest.MonkeyPatch,
 ) -> None:
-    monkeypatch.setitem(sys.modules, "statsforecast", None)
-    monkeypatch.setattr(importlib.util, "find_spec", lambda name: None)
+    monkeypatch.setattr(statistical, "installed", lambda: False)
     series = _series(_traffic())
     assert run_baselines(series, **OPTIONS, test=TEST, only=statistical.NAMES) == []
     reasons = left_out(series, validation=VALIDATION, test=TEST, only=statistical.NAMES)
@@ -31,6 +35,13 @@ def test_without_the_library_both_are_left_out_with_the_command_that_installs_it
         statistical.NAMES, "needs statsforecast, which is not installed: pip install 'fcast[arima]'"
     )
     assert "fcast[arima]" in left_out(series, validation=VALIDATION, test=TEST)["auto_arima"]
+
+
+def test_the_backtest_refuses_to_go_without_the_library_at_once(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(statistical, "installed", lambda: False)
+    result = CliRunner().invoke(main, ["runs/none", "--trace", "none.csv", "--arima"])
+    assert result.exit_code == 1
+    assert result.stderr == "Error: --arima: expected the package statsforecast, got none; pip install 'fcast[arima]'\n"
 
 
 def test_both_run_only_when_asked_for() -> None:
@@ -85,12 +96,17 @@ def test_silence_is_forecast_as_silence(name: str) -> None:
 
 
 @needs_statsforecast
-def test_many_origins_are_thinned_and_named(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(statistical, "MOST_ORIGINS", 5)
-    (found,) = run_baselines(_series(_traffic()), **OPTIONS, test=TEST, only=("auto_ets",))
-    assert len(found.validation) == len(found.test) == len(found.validation_origins) == 5
-    assert set(found.test_origins) < set(TEST)
-    assert (found.test_origins[0], found.test_origins[-1]) == (TEST[0], TEST[-1])
+def test_the_backtest_shows_both_beside_the_others_and_says_how_far_it_is(tmp_path: Path) -> None:
+    trace = write(tmp_path / "t.csv", request_trace(400))
+    small = ["--context", "16", "--horizon", "3", "--epochs", "1", "--device", "cpu"]
+    trained = CliRunner().invoke(train, ["--trace", str(trace), "--model", "dlinear", "--out", str(tmp_path), *small])
+    assert trained.exit_code == 0, trained.output
+    result = CliRunner().invoke(main, [str(tmp_path / "dlinear"), "--trace", str(trace), "--arima", "--json"])
+    assert result.exit_code == 0, result.output
+    report = json.loads(result.stdout)
+    assert set(statistical.NAMES) < {row["name"] for row in report["forecasters"]}
+    assert set(report["left_out"]).isdisjoint(statistical.NAMES)
+    assert "auto_arima: fitted on" in result.stderr
 
 
 def test_a_young_segment_is_forecast_by_its_last_value() -> None:

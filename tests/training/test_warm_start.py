@@ -185,13 +185,6 @@ def test_an_ensemble_is_no_start(source, tmp_path):
         warm_run(ensemble, [], {})
 
 
-def test_a_baseline_is_no_start(source):
-    start = load_checkpoint(source)
-    baseline = replace(start, meta={**start.meta, "model": {"name": "damped_holt"}})
-    with pytest.raises(ConfigError, match="expected a trained model, got the baseline damped_holt"):
-        warm_run(baseline, [], {})
-
-
 def write(path, trace):
     rows = zip(trace.time_s, trace.requests, strict=True)
     path.write_text("start_s,requests\n" + "".join(f"{t:.0f},{n:.0f}\n" for t, n in rows))
@@ -225,7 +218,7 @@ def test_the_command_trains_from_a_folder_or_a_file_with_its_settings(source, tm
         (["--from", "{source}", "--model", "gru,lstm"], 2, "--from: expected --model gru"),
         (["--from", "/nothing"], 1, "/nothing: expected a run folder of fcast-train, got No such file"),
         (["--from", "/nothing.pth"], 1, "/nothing.pth: expected a file of save_model"),
-        (["--from", "{source}", "--ensemble"], 2, "--ensemble: expected two trained models or more"),
+        (["--from", "{source}", "--ensemble"], 2, "--ensemble: expected two models or more to train"),
         (["--from", "{source}", "--tune", "3"], 2, "--tune: expected it without --from"),
     ],
 )
@@ -237,3 +230,13 @@ def test_a_bad_start_gives_one_clear_line(source, tmp_path, arguments, code, mes
     assert (result.exit_code, len(errors)) == (code, 1), result.output
     assert message in errors[0]
     assert not (tmp_path / "runs").exists()
+
+
+def test_a_baseline_is_no_start(tmp_path):
+    words = ["--trace", write(tmp_path / "t.csv", wave()), "--device", "cpu"]
+    shape = ["--series", "load", "--context", 12, "--horizon", 2]
+    trained = run_cli(*words, *shape, "--model", "last_value", "--out", tmp_path / "runs")
+    assert trained.exit_code == 0, trained.output
+    result = run_cli(*words, "--from", tmp_path / "runs" / "last_value", "--out", tmp_path / "more")
+    assert result.exit_code == 2
+    assert "--from: expected a trained model, got the baseline last_value" in result.stderr
