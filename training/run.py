@@ -38,7 +38,7 @@ from training.scaling import CYCLES_S
 from training.series import UNITS, Series, build_series, widen
 from training.skill import measure_skill
 from training.trace import Trace
-from training.warm_start import check_fits, start_from
+from training.warm_start import Begun, check_fits, start_from
 from training.windows import Split, WindowSource, split_windows, widen_split
 
 KEPT_WINDOWS = 512
@@ -179,11 +179,13 @@ def train_model(
     if start is not None:
         check_start(data, config, start)
 
-    def begin() -> tuple[Forecaster, str]:
+    def begin() -> tuple[Forecaster, Begun | None]:
         fresh = build_model(data, config).to(source.device)
-        return fresh, start_from(fresh, start, source, data.split) if start else "new"
+        return fresh, start_from(fresh, start, source, data.split) if start else None
 
-    model, statistics = begin()
+    model, begun = begin()
+    if begun:
+        begun.warn()
     progress = train(model, split=data.split, config=config, folder=folder)
     load_weights(folder / WEIGHTS, model)
     final = model
@@ -203,7 +205,7 @@ def train_model(
         "final_train_loss": progress.history[-1]["train_loss"],
         "best_validation_wql": progress.best_wql,
         "from": start.sha256 if start else None,
-        "statistics": statistics,
+        "statistics": begun.statistics if begun else "new",
     }
     return finish_run(data, config, folder, model, final, facts=_model_facts(data, config), training=training)
 
