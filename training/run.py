@@ -122,7 +122,7 @@ def build_model(data: Data, config: RunConfig) -> Forecaster:
     torch.manual_seed(config.fit.seed)
     model = build_forecaster({**data_facts(data), "model": _model_facts(data, config)})
     assert isinstance(model, Forecaster)
-    model.fit_statistics(data.series, data.split)
+    model.fit_statistics(data.series, data.split, unit=config.model.unit)
     return model
 
 

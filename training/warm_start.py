@@ -25,8 +25,15 @@ from training.windows import Split, WindowSource
 
 _REFITTED = {
     "kept": (),
-    "moved": ("scaling.unit", "scaling.alpha", "scaling.spread", "scaling.level_mean"),
-    "new": ("scaling.unit", "scaling.alpha", "scaling.spread", "scaling.level_mean", "scaling.level_spread"),
+    "moved": ("scaling.unit", "scaling.alpha", "scaling.least", "scaling.spread", "scaling.level_mean"),
+    "new": (
+        "scaling.unit",
+        "scaling.alpha",
+        "scaling.least",
+        "scaling.spread",
+        "scaling.level_mean",
+        "scaling.level_spread",
+    ),
 }
 """Buffers that are the new trace's, by choice of the statistics."""
 _MOST_WINDOWS = 2_000
