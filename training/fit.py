@@ -90,11 +90,7 @@ def fit(
     batches = math.ceil(len(origins) / config.fit.batch_size)
     if progress.epoch:  # a kill may have come between the two files
         _write_metrics(folder, progress)
-    elif config.fit.start:  # weights of an earlier run may be the best there are
-        progress.best_wql = validation_wql(model, source, split.validation)
-        save_weights(folder / WEIGHTS, model)
-
-    if not progress.epoch and model.anchored and len(split.validation):  # training may add nothing to the anchor
+    elif len(split.validation) and (config.fit.start or model.anchored):  # training may make nothing better of it
         progress.best_wql = validation_wql(model, source, split.validation)
         save_weights(folder / WEIGHTS, model)
     while progress.epoch < config.fit.epochs and not stopped_early(progress, patience=config.fit.patience):

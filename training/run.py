@@ -185,7 +185,9 @@ def train_model(
 
     model, statistics = begin()
     progress = train(model, split=data.split, config=config, folder=folder)
-    load_weights(folder / WEIGHTS, model)
+    # A run that was killed while it was finished may have its last weights in the place of the best already.
+    finishing = resume and (folder / JUDGED).exists()
+    load_weights(folder / (JUDGED if finishing else WEIGHTS), model)
     final = model
     if config.fit.refit and progress.best_epoch:
         final, _ = begin()
@@ -249,10 +251,6 @@ def finish_run(
     source = window_source(data, judged.offset.device)
     kind = calibrate(judged, source, data.split.validation) if config.model.calibrate else NONE
     final.offset.copy_(judged.offset)
-    save_weights(folder / WEIGHTS, final)
-    (folder / JUDGED).unlink(missing_ok=True)
-    if config.fit.refit:
-        save_weights(folder / JUDGED, judged)
     meta: dict[str, Any] = {
         **data_facts(data),
         "model": facts,
@@ -265,6 +263,10 @@ def finish_run(
         "libraries": library_versions(),
     }
     meta["skill"] = measure_skill(data.wide, data.wide_split, data.config, found=meta["scores"]["validation"])
+    (folder / JUDGED).unlink(missing_ok=True)
+    if config.fit.refit:
+        save_weights(folder / JUDGED, judged)
+    save_weights(folder / WEIGHTS, final)
     save_checkpoint(folder, meta, _kept_windows(data, source))
     return load_checkpoint(folder)
 
