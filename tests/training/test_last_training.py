@@ -27,12 +27,13 @@ def test_a_run_killed_while_it_is_finished_resumes_with_the_weights_that_validat
 
     def killed(path, *given):
         if path.name != JUDGED:
-            raise KeyboardInterrupt
+            raise KeyboardInterrupt("killed")
         real(path, *given)
 
-    with monkeypatch.context() as patch, pytest.raises(KeyboardInterrupt):
+    with monkeypatch.context() as patch:
         patch.setattr(runs, STAGES[stage], killed)
-        train(tmp_path / "parts", run)
+        with pytest.raises(KeyboardInterrupt, match="killed"):
+            train(tmp_path / "parts", run)
     resumed = train(tmp_path / "parts", run, resume=True)
     assert resumed.sha256 == whole.sha256
     assert resumed.meta["scores"] == whole.meta["scores"]
