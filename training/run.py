@@ -38,7 +38,7 @@ from training.scaling import CYCLES_S
 from training.series import UNITS, Series, build_series, widen
 from training.skill import measure_skill
 from training.trace import Trace
-from training.warm_start import check_fits, start_from
+from training.warm_start import check_fits, has_seen, start_from
 from training.windows import Split, WindowSource, split_windows, widen_split
 
 KEPT_WINDOWS = 512
@@ -205,6 +205,7 @@ def train_model(
         "final_train_loss": progress.history[-1]["train_loss"],
         "best_validation_wql": progress.best_wql,
         "from": start.sha256 if start else None,
+        "start_saw_test": start is not None and has_seen(start.meta, data.series, data.split.test),
         "statistics": statistics,
     }
     return finish_run(data, config, folder, model, final, facts=_model_facts(data, config), training=training)
