@@ -113,7 +113,7 @@ def _curve(data: Data, run: RunConfig, start: Checkpoint | None) -> tuple[list[f
     """Validation and test wQL after 0, 1, ... epochs, and the statistics used."""
     source = window_source(data, torch.device("cpu"))
     model = build_model(data, run)
-    statistics = start_from(model, start, source, data.split) if start else "new"
+    statistics = start_from(model, start, source, data.split).statistics if start else "new"
     validation, test = [], []
 
     def score(line: dict[str, float] | None = None) -> None:

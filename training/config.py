@@ -16,6 +16,7 @@ from training.trace import GAP_S
 
 LEVELS = (0.1, 0.25, 0.5, 0.75, 0.9, 0.95, 0.99)
 PRECISIONS = ("fp32", "amp")
+_UNITS = ("auto", "request")
 _CALENDARS = ("auto", "none", "day", "week", "day+week")
 
 
@@ -90,6 +91,8 @@ class ForecasterConfig:
     """Hyper-parameters of the architecture; missing ones take its defaults."""
     log: bool = True
     """Work on the log scale."""
+    unit: str = "auto"
+    """Unit of the log scale of a load series: request, the size of one; auto, a wider one where that suits better."""
     center: bool = True
     """Subtract each window's own mean level."""
     calendar: str = "auto"
@@ -107,6 +110,7 @@ class ForecasterConfig:
         if not self.is_baseline:
             model_class(self.model)
         _check("recent", self.recent == 0 or 2 <= self.recent <= 10_000, "0 for all, or 2 to 10000 steps", self.recent)
+        _check("unit", self.unit in _UNITS, f"one of {', '.join(_UNITS)}", self.unit)
         _check("calendar", self.calendar in _CALENDARS, f"one of {', '.join(_CALENDARS)}", self.calendar)
 
     @property

@@ -90,7 +90,7 @@ def fit(
     batches = math.ceil(len(origins) / config.fit.batch_size)
     if progress.epoch:  # a kill may have come between the two files
         _write_metrics(folder, progress)
-    elif len(split.validation) and (config.fit.start or model.anchored):  # training may make nothing better of it
+    elif (config.fit.start or model.anchored) and len(split.validation):  # training may add nothing to what is there
         progress.best_wql = validation_wql(model, source, split.validation)
         save_weights(folder / WEIGHTS, model)
     while progress.epoch < config.fit.epochs and not stopped_early(progress, patience=config.fit.patience):

@@ -101,16 +101,17 @@ class Forecaster(QuantileModel):
         return torch.cat((below, median, above), dim=3)
 
     @torch.no_grad()
-    def fit_statistics(self, series: Series, split: Split, *, sample: int = 1024) -> None:
+    def fit_statistics(self, series: Series, split: Split, *, unit: str = "auto", sample: int = 1024) -> None:
         """Set what is measured rather than learnt: scaling on the training part, the anchor on validation.
 
         Args:
             series: the series.
             split: its split; nothing of the test part is read.
+            unit: see `Scaling.fit`.
             sample: number of evenly spaced windows for the anchor.
         """
         context = self.context
-        self.scaling.fit(series, split, context=context, horizon=self.horizon)
+        self.scaling.fit(series, split, context=context, horizon=self.horizon, unit=unit)
         if self.anchor is not None:
             windows = split.validation
             picks = windows[np.linspace(0, len(windows) - 1, min(sample, len(windows))).astype(np.int64)]

@@ -38,7 +38,7 @@ from training.scaling import CYCLES_S
 from training.series import UNITS, Series, build_series, widen
 from training.skill import measure_skill
 from training.trace import Trace
-from training.warm_start import check_fits, has_seen, start_from
+from training.warm_start import Begun, check_fits, has_seen, start_from
 from training.windows import Split, WindowSource, split_windows, widen_split
 
 KEPT_WINDOWS = 512
@@ -122,7 +122,7 @@ def build_model(data: Data, config: RunConfig) -> Forecaster:
     torch.manual_seed(config.fit.seed)
     model = build_forecaster({**data_facts(data), "model": _model_facts(data, config)})
     assert isinstance(model, Forecaster)
-    model.fit_statistics(data.series, data.split)
+    model.fit_statistics(data.series, data.split, unit=config.model.unit)
     return model
 
 
@@ -179,11 +179,13 @@ def train_model(
     if start is not None:
         check_start(data, config, start)
 
-    def begin() -> tuple[Forecaster, str]:
+    def begin() -> tuple[Forecaster, Begun | None]:
         fresh = build_model(data, config).to(source.device)
-        return fresh, start_from(fresh, start, source, data.split) if start else "new"
+        return fresh, start_from(fresh, start, source, data.split) if start else None
 
-    model, statistics = begin()
+    model, begun = begin()
+    if begun:
+        begun.warn()
     progress = train(model, split=data.split, config=config, folder=folder)
     # A run that was killed while it was finished may have its last weights in the place of the best already.
     finishing = resume and (folder / JUDGED).exists()
@@ -206,7 +208,7 @@ def train_model(
         "best_validation_wql": progress.best_wql,
         "from": start.sha256 if start else None,
         "start_saw_test": start is not None and has_seen(start.meta, data.series, data.split.test),
-        "statistics": statistics,
+        "statistics": begun.statistics if begun else "new",
     }
     return finish_run(data, config, folder, model, final, facts=_model_facts(data, config), training=training)
 

@@ -39,6 +39,7 @@ class Scaling(nn.Module):
 
     unit: torch.Tensor
     alpha: torch.Tensor
+    least: torch.Tensor
     spread: torch.Tensor
     level_mean: torch.Tensor
     level_spread: torch.Tensor
@@ -62,7 +63,14 @@ class Scaling(nn.Module):
         self.center = center
         self.ratio = ratio
         self.cycles_s = [CYCLES_S[cycle] for cycle in calendar]
-        for name, start in (("unit", 1.0), ("alpha", 0.0), ("spread", 1.0), ("level_mean", 0.0), ("level_spread", 1.0)):
+        for name, start in (
+            ("unit", 1.0),
+            ("alpha", 0.0),
+            ("least", 0.0),
+            ("spread", 1.0),
+            ("level_mean", 0.0),
+            ("level_spread", 1.0),
+        ):
             self.register_buffer(name, torch.full((channels,), start))
         self.register_buffer("harmonics", torch.arange(1.0, HARMONICS + 1), persistent=False)
 
@@ -73,7 +81,9 @@ class Scaling(nn.Module):
         return 2 * channels + 2 * HARMONICS * len(self.cycles_s) + (self.ratio * channels if self.ratio > 1 else 0)
 
     @torch.no_grad()
-    def fit(self, series: Series, split: Split, *, context: int, horizon: int, sample: int = 4096) -> None:
+    def fit(
+        self, series: Series, split: Split, *, context: int, horizon: int, unit: str = "auto", sample: int = 4096
+    ) -> None:
         """Set the statistics from the training part of a series.
 
         Args:
@@ -81,6 +91,7 @@ class Scaling(nn.Module):
             split: its split; only steps before `split.train_end` are read.
             context: L, bins.
             horizon: H, steps.
+            unit: of a load series: "request" for the size of one, "auto" for what suits the training part.
             sample: number of evenly spaced training windows.
         """
         train = torch.from_numpy(series.values[: split.train_end])
@@ -89,6 +100,10 @@ class Scaling(nn.Module):
         past = self._steps(train[at + torch.arange(-context, 0)]).sum(2)
         future = self._steps(train[at + torch.arange(horizon * self.ratio)]).sum(2)
         units = _units(series, train, self.ratio)
+        if series.kind == "load":
+            self.least.copy_(units[0] / 2)
+        if unit == "request":
+            units = units[:1]
         losses = torch.stack([self._fit_level(unit, past, future) for unit in units])
         losses[0] *= 1 - _CLEARLY
         self._fit_level(units[losses.argmin(0), torch.arange(units.shape[1])], past, future)
@@ -132,17 +147,19 @@ class Scaling(nn.Module):
 
     def to_scale(self, raw: torch.Tensor) -> torch.Tensor:
         """Raw units (..., n * C) to the working scale, logarithmic unless `log` is off."""
-        scaled = raw / self._unit(raw.shape[-1])
+        scaled = raw / self.unit.repeat(raw.shape[-1] // self.channels)
         return torch.log(scaled + 1) if self.log else scaled
 
     def from_scale(self, scaled: torch.Tensor) -> torch.Tensor:
-        """The inverse of `to_scale`, (B, H, n * C, Q), clamped to be finite and not negative."""
+        """The inverse of `to_scale`, (B, H, n * C, Q), clamped to be finite and not negative.
+
+        Requests are whole: what is less than half of one, in a load series, is none.
+        """
         if self.log:  # no expm1: the legacy ONNX exporter lacks it
             scaled = torch.exp(scaled.clamp(0.0, _MAX_LOG)) - 1
-        return (scaled * self._unit(scaled.shape[2])[:, None]).clamp_min(0.0)
-
-    def _unit(self, values: int) -> torch.Tensor:
-        return self.unit.repeat(values // self.channels)
+        times = scaled.shape[2] // self.channels
+        raw = (scaled * self.unit.repeat(times)[:, None]).clamp_min(0.0)
+        return raw * (raw >= self.least.repeat(times)[:, None])
 
     def forward(self, context: torch.Tensor, time_s: torch.Tensor | None = None) -> tuple[torch.Tensor, torch.Tensor]:
         """Features of a window and its level.

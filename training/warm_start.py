@@ -1,15 +1,16 @@
 """Training that starts from the weights of an earlier run: `fcast-train --from`.
 
-A network sees windows centred on their own mean and divided by a spread, so weights found on one service are a start
-for another. The statistics of that front end are the source's or the new trace's: whichever forecasts validation better
+A network sees windows centred on their own level and divided by a spread, so weights found on one service mean the same
+on another. The statistics of that front end are the source's or the new trace's: whichever forecasts validation better
 before any training. The source's win on newer data of the same service, where the level itself tells the hour; the new
 trace's win on a service of another size, where the source's level feature would be far outside of what it has seen.
 """
 
 from __future__ import annotations
 
+import logging
 from collections.abc import Mapping, Sequence
-from dataclasses import replace
+from dataclasses import dataclass, replace
 from typing import Any
 
 import numpy as np
@@ -27,13 +28,48 @@ from training.windows import Split, WindowSource
 
 _REFITTED = {
     "kept": (),
-    "moved": ("scaling.unit", "scaling.alpha", "scaling.spread", "scaling.level_mean"),
-    "new": ("scaling.unit", "scaling.alpha", "scaling.spread", "scaling.level_mean", "scaling.level_spread"),
+    "moved": ("scaling.unit", "scaling.alpha", "scaling.least", "scaling.spread", "scaling.level_mean"),
+    "new": (
+        "scaling.unit",
+        "scaling.alpha",
+        "scaling.least",
+        "scaling.spread",
+        "scaling.level_mean",
+        "scaling.level_spread",
+    ),
 }
 """Buffers that are the new trace's, by choice of the statistics."""
 _MOST_WINDOWS = 2_000
 LEARNING_RATE = 0.001
 """Peak of the learning rate unless another is given: half the usual one."""
+
+_log = logging.getLogger(__name__)
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Begun:
+    """How a warm start begins.
+
+    Attributes:
+        statistics: whose they are: "kept" for the checkpoint's, "new" for those of the new trace, "moved" for the
+            latter but with the checkpoint's spread of levels, which a short trace knows badly.
+        wql: on validation, before training.
+        random_wql: the same for random weights.
+    """
+
+    statistics: str
+    wql: float
+    random_wql: float
+
+    def warn(self) -> None:
+        """Say so where the weights are no help."""
+        if self.wql >= self.random_wql:
+            _log.warning(
+                "--from: expected weights that are ahead of random ones on validation, got wQL %.4f against %.4f "
+                "before training; compare with a run without --from",
+                self.wql,
+                self.random_wql,
+            )
 
 
 def warm_run(start: Checkpoint, models: Sequence[str], given: Mapping[str, Any]) -> RunConfig:
@@ -87,18 +123,14 @@ def check_fits(start: Checkpoint, facts: dict[str, Any]) -> None:
             )
 
 
-def start_from(model: Forecaster, start: Checkpoint, source: WindowSource, split: Split) -> str:
+def start_from(model: Forecaster, start: Checkpoint, source: WindowSource, split: Split) -> Begun:
     """Give a forecaster, its scaling fitted to the new trace, the weights of another that `check_fits` let through.
 
     Args:
-        model: set to the weights, uncalibrated, with the statistics that suit them.
+        model: with random weights; set to the checkpoint's, uncalibrated, with the statistics that suit them.
         start: the checkpoint.
         source: windows of the new series.
         split: its origins; only validation is read.
-
-    Returns:
-        Whose statistics they are: "kept" for the checkpoint's, "new" for those of the new trace, "moved" for the latter
-        but with the checkpoint's spread of levels, which a short trace knows badly.
 
     Raises:
         CheckpointError: the weights do not fit.
@@ -106,13 +138,18 @@ def start_from(model: Forecaster, start: Checkpoint, source: WindowSource, split
     own, theirs = ({name: t.clone() for name, t in m.state_dict().items()} for m in (model, start.model))
     theirs["offset"] = own["offset"]  # zeros: calibration is the last step of a run
     origins = thin(split.validation, _MOST_WINDOWS)
+
+    def score() -> float:
+        return float(wql(*rolling_forecasts(model, source, origins), model.levels).mean())
+
+    random_wql = score()
     found: dict[str, float] = {}
     for kind, names in _REFITTED.items():
         set_weights(model, theirs | {name: own[name] for name in names}, where="--from")
-        found[kind] = float(wql(*rolling_forecasts(model, source, origins), model.levels).mean())
+        found[kind] = score()
     best = min(found, key=lambda kind: found[kind])
     set_weights(model, theirs | {name: own[name] for name in _REFITTED[best]}, where="--from")
-    return best
+    return Begun(statistics=best, wql=found[best], random_wql=random_wql)
 
 
 def has_seen(meta: Mapping[str, Any], series: Series, test: np.ndarray) -> bool:

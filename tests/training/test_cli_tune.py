@@ -75,6 +75,7 @@ def test_a_run_that_is_not_of_the_search_is_kept(trace_file, tmp_path):
     ("arguments", "message"),
     [
         (["--tune", "0"], "--tune: expected 1 trial or more, got 0"),
+        (["--tune", "2", "--model", "gru,damped_holt"], "--tune: expected models to train, got the baseline"),
         (["--tune", "2", "--split", "80,20,0"], "split: expected a test part for the report"),
         (["--tune", "2", "--resume", "--overwrite"], "--resume: expected it without --overwrite"),
     ],

@@ -2,6 +2,9 @@
 
 from __future__ import annotations
 
+import logging
+from dataclasses import replace
+
 import numpy as np
 import pytest
 import torch
@@ -40,8 +43,8 @@ def begin(source, trace, **given):
     run = warm_run(start, [], {"device": "cpu", "epochs": 3, "calibrate": False, **given})
     data = prepare(trace, run.data)
     model = build_model(data, run)
-    statistics = start_from(model, start, window_source(data, torch.device("cpu")), data.split)
-    return data, run, model, statistics
+    begun = start_from(model, start, window_source(data, torch.device("cpu")), data.split)
+    return data, run, model, begun.statistics
 
 
 def test_on_its_own_trace_a_warm_start_is_the_model_it_came_from(source):
@@ -101,10 +104,25 @@ def test_a_warm_start_interrupted_and_resumed_ends_with_the_same_weights(source,
     assert resumed.sha256 == whole.sha256
 
 
+def test_a_warm_start_is_refitted_on_train_and_validation_from_the_same_weights(source, tmp_path):
+    data, run, _, _ = begin(source, wave(level=300.0, seed=3), learning_rate=0.01, refit=True)
+    checkpoint = train_model(data, run, tmp_path, start=load_checkpoint(source))
+    assert checkpoint.meta["training"]["best_epoch"] > 0
+
+
+def test_weights_that_are_no_help_are_named(source, tmp_path, caplog):
+    noise = count_trace(np.random.default_rng(0).poisson(60, 400))
+    data, run, _, _ = begin(source, noise, bin_s=10.0)
+    with caplog.at_level(logging.WARNING):
+        train_model(data, run, tmp_path, start=load_checkpoint(source))
+    assert "expected weights that are ahead of random ones on validation, got wQL" in caplog.text
+
+
 def test_a_run_that_began_elsewhere_is_not_resumed(source, tmp_path):
     data, run, _, _ = begin(source, wave())
     train_model(data, run, tmp_path, start=load_checkpoint(source))
     cold = build_runs(["gru"], {**SETTINGS, "hidden_size": 8, "calendar": "none", "learning_rate": LEARNING_RATE})[0]
+    cold = replace(cold, model=run.model)
     with pytest.raises(CheckpointError, match="expected start = None, got"):
         train_model(data, cold, tmp_path, resume=True)
 
@@ -200,7 +218,7 @@ def test_the_command_trains_from_a_folder_or_a_file_with_its_settings(source, tm
         (["--from", "{source}", "--model", "gru,lstm"], 2, "--from: expected --model gru"),
         (["--from", "/nothing"], 1, "/nothing: expected a run folder of fcast-train, got No such file"),
         (["--from", "/nothing.pth"], 1, "/nothing.pth: expected a file of save_model"),
-        (["--from", "{source}", "--ensemble"], 2, "--ensemble: expected two models or more"),
+        (["--from", "{source}", "--ensemble"], 2, "--ensemble: expected two models or more to train"),
         (["--from", "{source}", "--tune", "3"], 2, "--tune: expected it without --from"),
     ],
 )
@@ -230,3 +248,13 @@ def test_the_report_says_when_the_start_has_seen_days_of_the_test_part(tmp_path)
         assert result.exit_code == 0, result.output
         said[out] = "trained on days of this test part: gru" in result.stdout
     assert said == {"first": False, "earlier": True, "newer": False}
+
+
+def test_a_baseline_is_no_start(tmp_path):
+    words = ["--trace", write(tmp_path / "t.csv", wave()), "--device", "cpu"]
+    shape = ["--series", "load", "--context", 12, "--horizon", 2]
+    trained = run_cli(*words, *shape, "--model", "last_value", "--out", tmp_path / "runs")
+    assert trained.exit_code == 0, trained.output
+    result = run_cli(*words, "--from", tmp_path / "runs" / "last_value", "--out", tmp_path / "more")
+    assert result.exit_code == 2
+    assert "--from: expected a trained model, got the baseline last_value" in result.stderr
