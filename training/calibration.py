@@ -47,7 +47,7 @@ def calibrate(model: QuantileModel, source: WindowSource, origins: np.ndarray, *
 
 def _choose(model: QuantileModel, quantiles: torch.Tensor, targets: torch.Tensor) -> str:
     """The kind of offsets that loses least, in raw units, on the half it was not fitted on."""
-    if len(targets) < _LEAST_WINDOWS:
+    if len(targets) < max(_LEAST_WINDOWS, 4 * model.horizon):  # else the early half has no windows to fit on
         return NONE
     middle = len(targets) // 2
     early, late = slice(0, middle - model.horizon), slice(middle, None)  # no target in both

@@ -162,7 +162,10 @@ def main(
                 on_model=progress.on_model,
             )
     except KeyboardInterrupt:
-        click.echo("Stopped. Run the same command with --resume to go on from the last whole epoch.", err=True)
+        instead = " instead of --overwrite" if overwrite else ""
+        click.echo(
+            f"Stopped. Run the same command with --resume{instead} to go on from the last whole epoch.", err=True
+        )
         raise
     if searched:
         from training.search_report import search_facts

@@ -19,7 +19,7 @@ from training.errors import ConfigError
 from training.fit import OnBatch, OnEpoch
 from training.forecaster import build_network
 from training.metrics import scores
-from training.run import Data, check_start, train_model
+from training.run import REFIT, Data, check_start, train_model
 
 OnModel = Callable[[str], tuple[OnBatch, OnEpoch]]
 """Called when a model's training begins; gives the two callbacks of `fit`."""
@@ -58,7 +58,9 @@ def check_runs(runs: Sequence[RunConfig], out: Path, *, resume: bool, overwrite:
 
 def earlier_files(folder: Path) -> list[Path]:
     """Files of a finished or interrupted run in a run folder."""
-    return [folder / name for name in (META, LAST, WEIGHTS, JUDGED) if (folder / name).exists()]
+    files = [folder / name for name in (META, LAST, WEIGHTS, JUDGED)]
+    files += [folder / REFIT / name for name in (LAST, WEIGHTS)]
+    return [file for file in files if file.exists()]
 
 
 def tune_baselines(data: Data) -> list[BaselineForecast]:

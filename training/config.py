@@ -56,9 +56,10 @@ class DataConfig:
         _check("gap_s", shortest_s <= self.gap_s < 1e12 and self.gap_s > 0, "seconds, at least one bin", self.gap_s)
         _check("context", 2 <= self.context <= 10_000, "2 to 10000 steps", self.context)
         if self.step_s is not None:
+            _check("step_s", self.series == "load", "a load series, whose bins it joins", f"a {self.series} series")
             off = abs(self.ratio * self.bin_s - self.step_s)
-            fits = self.series == "load" and self.ratio >= 1 and off < 1e-9 * self.step_s
-            _check("step_s", fits, f"a whole multiple of the {self.bin_s:g} s bins of a load series", self.step_s)
+            fits = self.ratio >= 1 and off < 1e-9 * self.step_s
+            _check("step_s", fits, f"a whole multiple of the {self.bin_s:g} s bins", self.step_s)
             whole = self.context % self.ratio == 0 and self.context >= 2 * self.ratio
             _check("context", whole, f"two or more forecast steps, a multiple of {self.ratio} bins", self.context)
         _check("horizon", 1 <= self.horizon <= 1_000, "1 to 1000 steps", self.horizon)

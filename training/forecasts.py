@@ -18,7 +18,9 @@ from training.config import DataConfig, RunConfig
 from training.errors import ConfigError, TraceError
 from training.quantile_model import QuantileModel
 from training.run import Data, window_source
+from training.search_log import is_search
 from training.series import Series
+from training.warm_start import has_seen
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -93,7 +95,8 @@ class Run:
 def load_runs(paths: Sequence[str | Path]) -> list[Run]:
     """Load run folders that can be compared: they share every data setting, and have a test part.
 
-    Runs of simple baselines are left out: the comparison tunes and shows every baseline anyway.
+    Runs of simple baselines are left out: the comparison tunes and shows every baseline anyway. So is the folder of a
+    search, which `runs/*/` names too.
 
     Raises:
         CheckpointError: a run is missing, interrupted or damaged.
@@ -101,6 +104,7 @@ def load_runs(paths: Sequence[str | Path]) -> list[Run]:
             a trained model.
     """
     folders = [Path(path) for path in paths]
+    folders = [folder for folder in folders if not is_search(folder)] or folders
     if len({folder.resolve() for folder in folders}) < len(folders):
         raise ConfigError(f"RUN: expected different runs, got {', '.join(map(str, folders))}; give each once")
     names = [folder.resolve().name for folder in folders]
@@ -180,10 +184,8 @@ def notes_on(run: Run, data: Data) -> list[str]:
     meta = run.checkpoint.meta
     if meta["trace"]["fingerprint"] == data.trace.fingerprint():
         return []
-    ground, notes = ground_of(data), [f"{run.name} was trained on other rows than these, and is applied as it is."]
-    seen_from_s, seen_to_s = float(meta["trace"]["first_s"]), float(meta["split"]["test_from_s"])
-    from_s, to_s = (float(ground.series.time_s[ground.test[place]]) for place in (0, -1))
-    if data.trace.clock == meta["trace"]["clock"] == "epoch" and from_s < seen_to_s and to_s > seen_from_s:
+    notes = [f"{run.name} was trained on other rows than these, and is applied as it is."]
+    if has_seen(meta, data.series, data.split.test):
         notes.append(
             f"{run.name} was trained on days of this test part: where the rows are the same, it has seen them."
         )

@@ -63,6 +63,11 @@ def legend(report: dict[str, Any]) -> str:
         lines.append(f"Better than every baseline on test: {', '.join(won)}.")
     if lost:
         lines.append(f"NOT better than the best baseline on test, do not ship: {', '.join(lost)}.")
+    if seen := [m["name"] for m in report["models"] if m.get("training", {}).get("start_saw_test")]:
+        lines.append(
+            f"Began with weights that were trained on days of this test part: {', '.join(seen)}. "
+            "Where the rows are the same, test flatters."
+        )
     if lost and not won:
         how = (
             f"export {bar['folder']}" if "folder" in bar else f"fcast-train ... --model {bar['name']}, and export that"

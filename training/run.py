@@ -38,7 +38,7 @@ from training.scaling import CYCLES_S
 from training.series import UNITS, Series, build_series, widen
 from training.skill import measure_skill
 from training.trace import Trace
-from training.warm_start import Begun, check_fits, start_from
+from training.warm_start import Begun, check_fits, has_seen, start_from
 from training.windows import Split, WindowSource, split_windows, widen_split
 
 KEPT_WINDOWS = 512
@@ -187,7 +187,9 @@ def train_model(
     if begun:
         begun.warn()
     progress = train(model, split=data.split, config=config, folder=folder)
-    load_weights(folder / WEIGHTS, model)
+    # A run that was killed while it was finished may have its last weights in the place of the best already.
+    finishing = resume and (folder / JUDGED).exists()
+    load_weights(folder / (JUDGED if finishing else WEIGHTS), model)
     final = model
     if config.fit.refit and progress.best_epoch:
         final, _ = begin()
@@ -205,6 +207,7 @@ def train_model(
         "final_train_loss": progress.history[-1]["train_loss"],
         "best_validation_wql": progress.best_wql,
         "from": start.sha256 if start else None,
+        "start_saw_test": start is not None and has_seen(start.meta, data.series, data.split.test),
         "statistics": begun.statistics if begun else "new",
     }
     return finish_run(data, config, folder, model, final, facts=_model_facts(data, config), training=training)
@@ -251,10 +254,6 @@ def finish_run(
     source = window_source(data, judged.offset.device)
     kind = calibrate(judged, source, data.split.validation) if config.model.calibrate else NONE
     final.offset.copy_(judged.offset)
-    save_weights(folder / WEIGHTS, final)
-    (folder / JUDGED).unlink(missing_ok=True)
-    if config.fit.refit:
-        save_weights(folder / JUDGED, judged)
     meta: dict[str, Any] = {
         **data_facts(data),
         "model": facts,
@@ -267,6 +266,10 @@ def finish_run(
         "libraries": library_versions(),
     }
     meta["skill"] = measure_skill(data.wide, data.wide_split, data.config, found=meta["scores"]["validation"])
+    (folder / JUDGED).unlink(missing_ok=True)
+    if config.fit.refit:
+        save_weights(folder / JUDGED, judged)
+    save_weights(folder / WEIGHTS, final)
     save_checkpoint(folder, meta, _kept_windows(data, source))
     return load_checkpoint(folder)
 

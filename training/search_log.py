@@ -7,13 +7,15 @@ from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any
 
-from training.checkpoint import write_atomically
+from training.checkpoint import META, write_atomically
 from training.config import RunConfig
 from training.errors import CheckpointError
 from training.resume import check_same_run
 from training.search_space import Dimension, settings_of
 
 SCHEMA = 1
+FOLDER = "tune"
+"""Of the logs, beside the run folders."""
 COMPLETE, PRUNED = "complete", "pruned"
 _REMEDY = "start over with --overwrite"
 
@@ -48,6 +50,11 @@ class Trial:
 def best_trial(trials: list[Trial]) -> Trial:
     """The complete one with the best score; the first of equals."""
     return min((trial for trial in trials if trial.ended == COMPLETE), key=lambda trial: trial.best_wql)
+
+
+def is_search(folder: Path) -> bool:
+    """Whether a folder holds the logs of searches, and no run."""
+    return folder.name == FOLDER and not (folder / META).exists() and any(folder.glob("*.json"))
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

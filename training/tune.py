@@ -21,11 +21,11 @@ from training.config import RunConfig, build_runs
 from training.errors import ConfigError
 from training.registry import model_params
 from training.search import search
-from training.search_log import SearchLog, Trial, best_trial
+from training.search_log import FOLDER, SearchLog, Trial, best_trial
 from training.search_space import search_space, searched_contexts
 from training.trace import Trace
 
-FOLDER, BEST = "tune", "tuned.toml"
+BEST = "tuned.toml"
 
 OnModelTrial = Callable[[str, int, Trial], None]
 """Called after every trial with the model's name and the trial's number, from 1."""
@@ -105,13 +105,18 @@ def tune_models(
         settings: what the user gave, which is not searched.
         out: folder of the runs.
         trials: per model, those of an earlier call included.
-        overwrite: forget an earlier search.
+        overwrite: forget an earlier search, and its runs.
         on_trial: see `OnModelTrial`.
         on_epoch: see `OnModelEpoch`.
 
     Raises:
         TrainingError: see `training.search.search`.
     """
+    if overwrite:  # all of it before the first trial: what a kill leaves is of this search, for --resume
+        for run in runs:
+            logs = (out / FOLDER / f"{run.model.model}.{suffix}" for suffix in ("json", "toml"))
+            for file in (*logs, *earlier_files(out / run.model.model)):
+                file.unlink(missing_ok=True)
     datas = searched_contexts(trace, runs[0].data, vary=len(runs) == 1 and "context" not in settings)
     tuned = []
     for run in runs:
@@ -120,9 +125,6 @@ def tune_models(
         space = search_space(run, given=own.keys(), contexts=list(datas))
         path = out / FOLDER / f"{name}.json"
         log = SearchLog(path=path, run=run, fingerprint=trace.fingerprint(), space=space)
-        if overwrite:
-            path.unlink(missing_ok=True)
-
         run_of = partial(_run_of, name, own)
         done = search(
             datas, run_of, log, trials=trials, on_trial=partial(on_trial, name), on_epoch=partial(on_epoch, name)

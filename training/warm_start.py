@@ -13,6 +13,8 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
 from typing import Any
 
+import numpy as np
+
 from training.backtest import rolling_forecasts, thin
 from training.baseline_model import BaselineModel
 from training.checkpoint import Checkpoint, set_weights
@@ -21,6 +23,7 @@ from training.errors import ConfigError
 from training.forecaster import Forecaster
 from training.metrics import wql
 from training.registry import model_params
+from training.series import Series
 from training.windows import Split, WindowSource
 
 _REFITTED = {
@@ -92,7 +95,7 @@ def warm_run(start: Checkpoint, models: Sequence[str], given: Mapping[str, Any])
         raise ConfigError(f"--from: expected --model {model['name']} as in that checkpoint, got {', '.join(models)}")
     settings = {key: data[key] for key in ("series", "bin_s", "step_s", "gap_s", "context", "horizon", "levels")}
     settings |= {"log": model["log"], "center": model["center"], "calendar": "+".join(model["calendar"]) or "none"}
-    settings |= {"anchor": model["anchored"], "recent": model["recent"]}
+    settings |= {"anchor": start.meta["config"]["model"]["anchor"], "recent": model["recent"]}
     settings |= {"learning_rate": LEARNING_RATE, **model["params"]}
     known = {key: value for key, value in settings.items() if value is not None}
     (run,) = build_runs([model["name"]], {**known, **given})
@@ -147,6 +150,21 @@ def start_from(model: Forecaster, start: Checkpoint, source: WindowSource, split
     best = min(found, key=lambda kind: found[kind])
     set_weights(model, theirs | {name: own[name] for name in _REFITTED[best]}, where="--from")
     return Begun(statistics=best, wql=found[best], random_wql=random_wql)
+
+
+def has_seen(meta: Mapping[str, Any], series: Series, test: np.ndarray) -> bool:
+    """Whether weights were trained on days of a test part; times without a date can't tell.
+
+    Args:
+        meta: of their checkpoint.
+        series: with the test part.
+        test: (n,) its origins.
+    """
+    seen_to_s = meta["split"]["test_from_s"] or meta["trace"]["last_s"]
+    if not len(test) or not series.clock == meta["trace"]["clock"] == "epoch":
+        return False
+    from_s, to_s = (float(series.time_s[test[place]]) for place in (0, -1))
+    return from_s < float(seen_to_s) and to_s > float(meta["trace"]["first_s"])
 
 
 def _shape(facts: dict[str, Any]) -> dict[str, Any]:

@@ -185,6 +185,14 @@ def test_steps_wider_than_bins_and_ensembles_are_judged_but_an_ensemble_is_not_r
     assert "give its members" in line
 
 
+def test_the_folder_of_a_search_among_the_runs_is_passed_over(made, tmp_path):
+    (tmp_path / "tune").mkdir()
+    (tmp_path / "tune/dlinear.json").write_text("{}")
+    result = run(made / "runs/dlinear", tmp_path / "tune", "--trace", made / "week.csv", "--json")
+    assert [row["name"] for row in json.loads(result.stdout)["forecasters"] if row["model"]] == ["dlinear"]
+    assert "tune: expected a run folder" in one_line(run(tmp_path / "tune", "--trace", made / "week.csv"), 1)
+
+
 def test_validation_is_judged_by_the_weights_that_have_not_seen_it(made, tmp_path):
     trained(tmp_path / "runs", made / "week.csv", "--set", "refit=true")
     folder = tmp_path / "runs/dlinear"

@@ -141,6 +141,8 @@ def test_an_earlier_run_is_kept_unless_told_otherwise(trace_file, tmp_path):
         (["--split", "80,20,0"], 2, "split: expected a test part for the report"),
         (["--config", "/nothing.toml"], 2, "/nothing.toml: expected a TOML file"),
         (["--series", "load", "--bin", "0"], 2, "bin_s: expected 0.001 to 1e9 seconds"),
+        (["--series", "load", "--bin", "10", "--step", "25"], 2, "step_s: expected a whole multiple of the 10 s bins"),
+        (["--step", "60"], 2, "step_s: expected a load series, whose bins it joins, got a requests series"),
         (["--series", "load", "--bin", "10000"], 1, "expected at least one whole bin"),
     ],
 )

@@ -98,6 +98,20 @@ def test_ctrl_c_in_a_search_says_how_to_go_on(trace_file, tmp_path, monkeypatch)
     assert "with --resume to go on" in result.stderr
 
 
+def test_a_search_that_replaces_earlier_runs_and_is_stopped_goes_on_with_resume(trace_file, tmp_path, monkeypatch):
+    command = ["--trace", trace_file, "--model", "dlinear", *SMALL, "--out", tmp_path]
+    assert run_cli(*command).exit_code == 0
+
+    def interrupted(*args, **options):
+        raise KeyboardInterrupt
+
+    with monkeypatch.context() as patch:
+        patch.setattr("training.search.fit", interrupted)
+        stopped = run_cli(*command, "--tune", "2", "--overwrite")
+    assert "with --resume instead of --overwrite to go on" in stopped.stderr
+    assert run_cli(*command, "--tune", "2", "--resume").exit_code == 0
+
+
 def test_without_optuna_one_line_says_what_to_install(trace_file, tmp_path):
     code = "import sys; sys.modules['optuna'] = None; from training.cli_train import main; main(sys.argv[1:])"
     words = ["--trace", trace_file, "--model", "dlinear", *SMALL, "--out", tmp_path / "runs", "--tune", "2"]

@@ -232,6 +232,24 @@ def test_a_bad_start_gives_one_clear_line(source, tmp_path, arguments, code, mes
     assert not (tmp_path / "runs").exists()
 
 
+def test_the_report_says_when_the_start_has_seen_days_of_the_test_part(tmp_path):
+    counts = wave(300).requests
+    rows = [f"{1_700_000_040 + 60 * minute},{count:.0f}\n" for minute, count in enumerate(counts)]
+    said = {}
+    for out, part, start in (
+        ("first", slice(0, 300), []),
+        ("earlier", slice(0, 200), ["--from", tmp_path / "first/gru"]),
+        ("newer", slice(100, 300), ["--from", tmp_path / "first/gru"]),
+    ):
+        trace = tmp_path / f"{out}.csv"
+        trace.write_text("start_s,requests\n" + "".join(rows[part]))
+        options = ["--series", "load", "--context", 12, "--horizon", 2, "--epochs", 1, "--device", "cpu"]
+        result = run_cli("--trace", trace, *options, *start, "--out", tmp_path / out)
+        assert result.exit_code == 0, result.output
+        said[out] = "trained on days of this test part: gru" in result.stdout
+    assert said == {"first": False, "earlier": True, "newer": False}
+
+
 def test_a_baseline_is_no_start(tmp_path):
     words = ["--trace", write(tmp_path / "t.csv", wave()), "--device", "cpu"]
     shape = ["--series", "load", "--context", 12, "--horizon", 2]
