@@ -55,7 +55,7 @@ def test_training_takes_every_bin_and_ends_before_validation():
 def test_a_step_is_a_whole_multiple_of_a_bin_and_of_the_context():
     with pytest.raises(ConfigError, match="step_s: expected a whole multiple of the 10 s bins"):
         DataConfig(series="load", bin_s=10.0, step_s=25.0)
-    with pytest.raises(ConfigError, match="step_s: expected a whole multiple"):
+    with pytest.raises(ConfigError, match="step_s: expected a load series"):
         DataConfig(series="requests", step_s=60.0)
     with pytest.raises(ConfigError, match="context: expected two or more forecast steps, a multiple of 6 bins"):
         DataConfig(series="load", bin_s=10.0, step_s=60.0, context=50)
