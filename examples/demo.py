@@ -34,7 +34,7 @@ def main(out: Path, days: float, epochs: int) -> None:
     trace = out / "synthetic.csv"
 
     _run("fcast-trace", "synth", trace, "--days", days, "--rate", "0.5", "--seed", "7", "--force")
-    _run("fcast-trace", "describe", trace, "--plot", out / "trace.png")
+    _run("fcast-trace", "describe", trace, "--plot", out / "trace.png", "--force")
     train = ["--trace", trace, "--series", "load", "--bin", f"{_BIN_S:g}", "--context", "60", "--model", "gru,dlinear"]
     _run("fcast-train", *train, "--epochs", epochs, "--out", out / "runs")
     export = ["--format", "onnx", "--format", "torchscript", "--out", out / "artifacts"]

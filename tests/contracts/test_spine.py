@@ -112,6 +112,7 @@ def test_the_calendar_of_the_stream_is_that_of_the_series(tmp_path):
 
 @pytest.mark.slow
 def test_the_demo_runs_and_draws(tmp_path, monkeypatch):
+    (tmp_path / "trace.png").write_bytes(b"of an earlier demo")
     monkeypatch.setenv("PATH", os.path.dirname(sys.executable) + os.pathsep + os.environ["PATH"])
     done = subprocess.run(
         [sys.executable, "-m", "examples.demo", "--out", tmp_path, "--days", "1", "--epochs", "1"],
