@@ -15,6 +15,18 @@ from training.fit import OnBatch, OnEpoch
 _REFRESH_S = 0.2  # reading a loss waits for the device, so it is not done every step
 
 
+def live_bars(*texts: str) -> Progress:
+    """Bars on a terminal's stderr, with these columns of text and the time left; nothing elsewhere."""
+    return Progress(
+        TextColumn("{task.description:<11}"),
+        BarColumn(bar_width=10),
+        *map(TextColumn, texts),
+        TimeRemainingColumn(compact=True, elapsed_when_finished=True),
+        console=Console(stderr=True),
+        disable=not sys.stderr.isatty(),
+    )
+
+
 class TrainingProgress:
     """A bar per model on a terminal; one line per epoch elsewhere."""
 
@@ -26,15 +38,10 @@ class TrainingProgress:
             epochs: most epochs.
         """
         self._windows, self._epochs = windows, epochs
-        self._bars = Progress(
-            TextColumn("{task.description:<11}"),  # 80 columns in all
-            BarColumn(bar_width=10),
-            TextColumn("{task.fields[epoch]}/" + str(epochs)),
-            TextColumn("loss {task.fields[loss]} wQL {task.fields[validation]}"),
-            TextColumn("{task.fields[speed]} w/s"),
-            TimeRemainingColumn(compact=True, elapsed_when_finished=True),
-            console=Console(stderr=True),
-            disable=not sys.stderr.isatty(),
+        self._bars = live_bars(
+            "{task.fields[epoch]}/" + str(epochs),  # 80 columns in all
+            "loss {task.fields[loss]} wQL {task.fields[validation]}",
+            "{task.fields[speed]} w/s",
         )
 
     def __enter__(self) -> TrainingProgress:

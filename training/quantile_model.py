@@ -9,6 +9,7 @@ Axes: B batch, L context bins, C channels, H horizon, Q levels, V values forecas
 
 from __future__ import annotations
 
+from abc import ABC, abstractmethod
 from typing import cast
 
 import torch
@@ -19,7 +20,7 @@ from training.scaling import Scaling
 MIN_STEP = 4e-6  # on the log scale: keeps quantiles ordered through float32 rounding, 0.0004 % of the value
 
 
-class QuantileModel(nn.Module):
+class QuantileModel(nn.Module, ABC):
     """(B, L, C) raw units -> (B, H, C, Q) raw units, non-negative, non-decreasing over Q.
 
     With `demand` the result is a pair: beside the forecast, (B, H, 2C, Q) quantiles of the sum of each channel over the
@@ -63,9 +64,9 @@ class QuantileModel(nn.Module):
         """(V,), the unit of the working scale."""
         return self.scaling.spread.repeat(self.values // self.channels)
 
+    @abstractmethod
     def scaled_quantiles(self, context: torch.Tensor, time_s: torch.Tensor | None = None) -> torch.Tensor:
         """Quantiles (B, H, V, Q) on the working scale, where the loss is taken, before calibration."""
-        raise NotImplementedError
 
     def forward(
         self, context: torch.Tensor, time_s: torch.Tensor | None = None

@@ -6,10 +6,10 @@ import sys
 from types import TracebackType
 from typing import Any
 
-from rich.console import Console
-from rich.progress import BarColumn, Progress, TaskID, TextColumn, TimeRemainingColumn
+from rich.progress import TaskID
 from rich.table import Table
 
+from training.progress import live_bars
 from training.search_log import COMPLETE, PRUNED, Trial, best_trial
 from training.tune import Tuned
 
@@ -29,14 +29,7 @@ class SearchProgress:
         self._trials, self._epochs = trials, epochs
         self._done: dict[str, list[Trial]] = {}
         self._tasks: dict[str, TaskID] = {}
-        self._bars = Progress(
-            TextColumn("{task.description:<11}"),
-            BarColumn(bar_width=10),
-            TextColumn("trial {task.fields[trial]}/" + str(trials) + " best wQL {task.fields[best]}"),
-            TimeRemainingColumn(compact=True, elapsed_when_finished=True),
-            console=Console(stderr=True),
-            disable=not sys.stderr.isatty(),
-        )
+        self._bars = live_bars("trial {task.fields[trial]}/" + str(trials) + " best wQL {task.fields[best]}")
 
     def __enter__(self) -> SearchProgress:
         self._bars.start()
