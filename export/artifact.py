@@ -13,17 +13,16 @@ import numpy as np
 import torch
 
 from export import parity
-from export.errors import ExportError
+from export.gate import TORCHSCRIPT, prove
 from export.manifest import graph_metadata, json_bytes, manifest_bytes, manifest_facts
 from export.publish import check_name, publish, staging, write_file
 from export.to_onnx import EXPORTER, OPSETS, to_onnx
-from export.to_torchscript import load_torchscript, to_torchscript
+from export.to_torchscript import to_torchscript
 from export.triton import config_pbtxt
-from runtime import FcastError, Predictor
 from training.checkpoint import Checkpoint, load_checkpoint
 from training.errors import ConfigError
 
-ONNX, TORCHSCRIPT = "model.onnx", "model.pt"
+ONNX = "model.onnx"
 GOLDEN, PARITY, MANIFEST = "golden.npz", "parity.json", "manifest.json"
 FORMATS = ("onnx", "torchscript")
 _GOLDEN_WINDOWS = 64
@@ -129,43 +128,6 @@ def export_checkpoint(
         checks=checks,
         seconds=perf_counter() - started,
     )
-
-
-def prove(
-    checkpoint: Checkpoint, staged: Path, inputs: dict[str, np.ndarray], *, within: parity.Tolerance
-) -> list[parity.Check]:
-    """Compare every exported form in a folder with the trained model, each through what will serve it.
-
-    Args:
-        checkpoint: the trained model.
-        staged: a folder with a manifest and model.onnx, and perhaps model.pt.
-        inputs: real windows by input name.
-        within: the tolerance.
-
-    Raises:
-        ParityError: some forecast is out of tolerance.
-        ExportError: the runtime refuses the folder.
-    """
-    try:
-        predictor = Predictor(staged, device="cpu")
-        candidates = [
-            parity.Candidate(format="onnx", provider=predictor.providers[0], forecast=predictor.predict_outputs)
-        ]
-        if (staged / TORCHSCRIPT).exists():
-            script = parity.torch_forecast(load_torchscript(staged / TORCHSCRIPT))
-            candidates.append(parity.Candidate(format="torchscript", provider="torch.jit cpu", forecast=script))
-        checks = parity.compare(
-            candidates,
-            parity.torch_forecast(checkpoint.model),
-            list(inputs.values()),
-            within=within,
-            channels=checkpoint.meta["channels"],
-            levels=checkpoint.meta["levels"],
-        )
-    except FcastError as error:
-        raise ExportError(f"runtime: {error}") from error
-    parity.require_parity(checks)
-    return checks
 
 
 def _real_inputs(checkpoint: Checkpoint) -> dict[str, np.ndarray]:

@@ -15,8 +15,9 @@ import torch
 from onnx import numpy_helper
 
 from export import artifact
-from export.artifact import export_checkpoint, prove
+from export.artifact import export_checkpoint
 from export.errors import ExportError, ParityError
+from export.gate import prove
 from export.manifest import manifest_bytes
 from export.parity import tolerance, torch_forecast
 from export.to_torchscript import load_torchscript
