@@ -15,6 +15,7 @@ import warnings
 from collections.abc import Iterator, Mapping, Sequence
 from typing import TYPE_CHECKING, Any
 
+from .binding import Binding
 from .errors import ArtifactError, DeviceError, InputError, MissingDependencyError
 from .graph import refuse_external_data
 from .manifest import Manifest
@@ -35,14 +36,27 @@ class Session:
         providers: its execution providers, first choice first, read back too.
     """
 
-    def __init__(self, session: Any, manifest: Manifest) -> None:
+    def __init__(self, ort: Any, session: Any, manifest: Manifest) -> None:
+        self._ort, self._session, self._manifest = ort, session, manifest
         self._run = session.run
+        self._free: list[Binding] = []
         self._takes_time = manifest.takes_time
         self._outputs = list(manifest.outputs)
         self.providers: tuple[str, ...] = tuple(session.get_providers())
         self.device = "cpu"
         if self.providers[0] == _CUDA:
             self.device = f"cuda:{session.get_provider_options()[_CUDA].get('device_id', '0')}"
+
+    def take_binding(self) -> Binding:
+        """Buffers for one window that no other thread has; give them back, so that there are as many as threads."""
+        try:
+            return self._free.pop()
+        except IndexError:
+            return Binding(self._ort, self._session, self._manifest)
+
+    def return_binding(self, binding: Binding) -> None:
+        """Hand buffers on to the next taker."""
+        self._free.append(binding)
 
     def run(self, context: NDArray[np.float32], time_s: NDArray[np.float64] | None) -> dict[str, NDArray[np.float32]]:
         """Run the graph: (B, L, C) float32 and, where it takes time, (B,) float64 to its outputs by name."""
@@ -103,7 +117,7 @@ def open_session(model: bytes, manifest: Manifest, *, device: str, threads: int,
                 "upgrade onnxruntime or export with an older --opset"
             ) from None
     _check_graph(session, manifest, where)
-    return Session(session, manifest)
+    return Session(ort, session, manifest)
 
 
 def _parse_device(device: str) -> int:

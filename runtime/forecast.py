@@ -10,6 +10,7 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 
 from .errors import InputError
+from .manifest import Manifest
 
 if TYPE_CHECKING:
     from numpy.typing import NDArray
@@ -46,6 +47,30 @@ class Forecast:
     aggregates: NDArray[np.float32] | None = None
     """(H, 2C, Q) where the model forecasts them: entry h - 1 has quantiles of the sum of each channel over the first h
     steps, then of the largest of them. Raw units, read-only, as the model gave them."""
+
+    @classmethod
+    def of(
+        cls,
+        manifest: Manifest,
+        values: NDArray[np.float32],
+        *,
+        start_s: float | None,
+        source: str,
+        aggregates: NDArray[np.float32] | None,
+    ) -> Forecast:
+        """A forecast of an artifact's model; the arrays become read-only."""
+        values.setflags(write=False)
+        if aggregates is not None:
+            aggregates.setflags(write=False)
+        return cls(
+            values=values,
+            levels=manifest.levels,
+            channels=manifest.channels,
+            step_s=manifest.step_s,
+            start_s=start_s,
+            source=source,
+            aggregates=aggregates,
+        )
 
     @property
     def kind(self) -> str:

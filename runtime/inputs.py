@@ -27,6 +27,8 @@ def number(name: str, value: Any, *, low: float = 0.0, high: float = MAX_VALUE) 
     Raises:
         InputError: not a number, not finite, or out of bounds.
     """
+    if type(value) is float and low <= value <= high:  # the way of the hot loop
+        return value
     if isinstance(value, Real) and not isinstance(value, bool):
         try:
             found = float(value)
@@ -43,6 +45,8 @@ def seconds(name: str, value: Any) -> float:
     Raises:
         InputError: not a number, not finite, beyond 2**53, or of a type too coarse for epoch seconds.
     """
+    if type(value) is float and -MAX_TIME_S <= value <= MAX_TIME_S:
+        return value
     if isinstance(value, (np.float32, np.float16)):
         raise InputError(f"{name}: expected float64 seconds, got {type(value).__name__}, which cannot hold a time")
     return number(name, value, low=-MAX_TIME_S, high=MAX_TIME_S)

@@ -11,11 +11,12 @@ Each stream checks everything before it changes anything, works in O(1) per call
 from __future__ import annotations
 
 import math
+from operator import add
 from typing import Protocol
 
 from .bins import bin_of_start, bin_of_time, on_edge
 from .errors import InputError
-from .inputs import number, seconds
+from .inputs import MAX_VALUE, number, seconds
 from .manifest import Manifest
 from .ring import Ring
 
@@ -68,15 +69,18 @@ class RequestStream:
     def observe(self, timestamp_s: float, request_tokens: float | None, response_tokens: float | None) -> None:
         """Add the step that this request ends; the first one, also after a gap, ends none."""
         now_s = seconds("timestamp_s", timestamp_s)
-        if self.start_s is not None and now_s < self.start_s:
+        last_s = self.start_s
+        if last_s is not None and now_s < last_s:
             raise InputError(
-                f"timestamp_s: expected a time not before {self.start_s!r}, the last request's, got {now_s!r}; "
+                f"timestamp_s: expected a time not before {last_s!r}, the last request's, got {now_s!r}; "
                 "give requests in the order of their time"
             )
         sizes = number("request_tokens", request_tokens), number("response_tokens", response_tokens)
-        self._break_after_gap(now_s)
-        if self.start_s is not None and now_s - self.start_s <= self._gap_s:
-            self.steps.push((now_s - self.start_s, *sizes))
+        if last_s is not None:
+            if now_s - last_s <= self._gap_s:
+                self.steps.push((now_s - last_s, *sizes))
+            else:
+                self._break_after_gap(now_s)
         self.start_s = now_s
         self.revision += 1
 
@@ -116,6 +120,7 @@ class LoadStream:
         self._has_tokens = len(manifest.channels) > 1
         self._fed: str | None = None
         self._next: int | None = None  # the bin after the last finished one: open, or awaited
+        self._from_s, self._until_s = math.inf, -math.inf  # the same bin, in seconds
         self._watched = False  # from its beginning
         self._totals = (0.0,) * len(manifest.channels)  # of the open bin
         self._arrival_s = -math.inf  # of the last request
@@ -136,6 +141,13 @@ class LoadStream:
         self._refuse_mixing("observe")
         now_s = seconds("timestamp_s", timestamp_s)
         row = (1.0, *self._tokens(request_tokens, response_tokens))
+        if self._from_s <= now_s < self._until_s and now_s - self._arrival_s <= self._gap_s:
+            totals = tuple(map(add, self._totals, row))
+            if max(totals) <= MAX_VALUE:
+                self._totals = totals
+                if now_s > self._arrival_s:
+                    self._arrival_s = now_s
+                return
         index = bin_of_time(now_s, self._bin_s)
         if self._next is not None and index < self._next:
             raise InputError(
@@ -179,7 +191,7 @@ class LoadStream:
             else:
                 self.steps.push_zeros(index - self._next)
         self.steps.push(row)
-        self._next = index + 1
+        self._await(index + 1)
         self.revision += 1
 
     def advance(self, now_s: float) -> None:
@@ -198,22 +210,27 @@ class LoadStream:
             if self.steps.seen or index != self._next:
                 self.revision += 1
             self.steps.clear()
-            self._next, self._watched = index, False
+            self._await(index)
+            self._watched = False
         elif index > self._next:
             if self._watched:
                 self.steps.push(self._totals)
             self.steps.push_zeros(index - self._next - 1)
-            self._next, self._watched = index, True
+            self._await(index)
+            self._watched = True
             self.revision += 1
         else:
             return
         self._totals = (0.0,) * len(self._totals)
 
+    def _await(self, index: int) -> None:
+        self._next = index
+        self._from_s, self._until_s = index * self._bin_s, (index + 1) * self._bin_s
+
     def _tokens(self, request_tokens: float | None, response_tokens: float | None) -> tuple[float, ...]:
-        given = {"request_tokens": request_tokens, "response_tokens": response_tokens}
         if self._has_tokens:
-            return tuple(number(name, value) for name, value in given.items())
-        for name, value in given.items():
+            return number("request_tokens", request_tokens), number("response_tokens", response_tokens)
+        for name, value in (("request_tokens", request_tokens), ("response_tokens", response_tokens)):
             if value is not None:
                 number(name, value)
         return ()

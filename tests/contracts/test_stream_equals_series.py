@@ -41,7 +41,7 @@ def test_the_stream_holds_the_last_steps_of_the_series(kind, start_s, waits, see
     predictor = Predictor(ARTIFACTS / kind)
     for time_s, asked, answered in zip(times, *tokens, strict=True):
         predictor.observe(time_s, asked, answered)
-    held, context = predictor._stream.steps.last(), predictor.manifest["context"]
+    held, context = predictor._live._stream.steps.last(), predictor.manifest["context"]
 
     try:
         series = build_series(trace, kind=kind, bin_s=predictor.manifest["bin_s"] or 60.0, gap_s=GAP_S)

@@ -154,18 +154,18 @@ def test_a_requests_model_adapts_too(artifacts: Path) -> None:
 
 def test_a_forecast_overtaken_by_the_stream_is_judged_by_what_came_after(adaptive: Predictor) -> None:
     fed(adaptive, ROWS[:100])
-    ask = adaptive._ask_model
+    ask = adaptive._model.answer
 
     def slow(*arguments: Any) -> Any:
         found = ask(*arguments)
         adaptive.observe_bin(100 * BIN_S, *ROWS[100])
         return found
 
-    adaptive._ask_model = slow  # type: ignore[method-assign]
+    adaptive._model.answer = slow  # type: ignore[method-assign]
     layer, _ = by_hand(adaptive, ROWS[:100], 1)
-    adaptive._standing = None
+    adaptive._live._standing = None
     adaptive.forecast()
-    adaptive._ask_model = ask  # type: ignore[method-assign]
+    adaptive._model.answer = ask  # type: ignore[method-assign]
     layer.learn(ROWS[100])
     np.testing.assert_array_equal(adaptive.forecast().values, layer.adjust(adaptive.predict(ROWS[101 - L : 101])))
 

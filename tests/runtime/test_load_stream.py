@@ -55,7 +55,7 @@ def test_the_stream_forecasts_what_predict_says_of_the_same_window(load: Predict
 def test_ready_counts_give_the_same_forecast_as_the_requests_in_them(load: Predictor) -> None:
     time_s, tokens = trace(500)
     feed(load, time_s, tokens)
-    other = Predictor(load._where.rsplit("/", 1)[0], device="cpu")
+    other = Predictor(load._model.folder, device="cpu")
     for start_s, row in zip(*bins(time_s, tokens), strict=True):
         if row[0]:  # idle bins may be left out
             other.observe_bin(start_s, *row)
@@ -78,9 +78,9 @@ def test_a_bin_is_only_finished_when_time_has_passed_it(load: Predictor) -> None
 
 def test_now_finishes_idle_bins_and_leaves_no_trace_in_what_follows(load: Predictor) -> None:
     time_s, tokens = trace(300, mean_s=50.0)
-    other = Predictor(load._where.rsplit("/", 1)[0], device="cpu")
+    other = Predictor(load._model.folder, device="cpu")
     for t, (request, response) in zip(time_s, tokens, strict=True):
-        for now_s in np.linspace(other._stream._arrival_s, t, 3) if other.forecast().start_s else ():
+        for now_s in np.linspace(other._live._stream._arrival_s, t, 3) if other.forecast().start_s else ():
             other.forecast(now_s=now_s)
         other.observe(t, request, response)
         load.observe(t, request, response)
@@ -89,7 +89,7 @@ def test_now_finishes_idle_bins_and_leaves_no_trace_in_what_follows(load: Predic
 
 def test_now_finishes_many_idle_bins(load: Predictor) -> None:
     feed(load, *trace(100))
-    end_s = np.floor((load._stream._arrival_s + 20_000) / BIN_S) * BIN_S
+    end_s = np.floor((load._live._stream._arrival_s + 20_000) / BIN_S) * BIN_S
     forecast = load.forecast(now_s=end_s)
     np.testing.assert_array_equal(forecast.values, load.predict(np.zeros((L, 3), np.float32), end_s - BIN_S))
 
@@ -176,7 +176,7 @@ def test_two_threads_need_no_common_order(load: Predictor) -> None:
     load.observe(1000.4, 1, 1)  # read before the other thread's clock, taken in after it
     load.observe(1001.0, 1, 1)
     assert load.forecast(now_s=1000.9) is standing
-    assert load._stream._totals == (3.0, 3.0, 3.0)
+    assert load._live._stream._totals == (3.0, 3.0, 3.0)
     load.observe(1021.0, 1, 1)
     closed = load.forecast(now_s=1081.0)
     assert closed.start_s == 1080.0
@@ -185,19 +185,19 @@ def test_two_threads_need_no_common_order(load: Predictor) -> None:
         load.observe(1079.9, 1, 1)
     load.observe(1080.0, 1, 1)
     assert load.forecast() is closed
-    assert load._stream._totals == (1.0, 1.0, 1.0)
+    assert load._live._stream._totals == (1.0, 1.0, 1.0)
 
 
 def test_an_older_now_does_not_undo_a_gap(load: Predictor) -> None:
     feed(load, *trace(300))
-    last_s = load._stream._arrival_s
+    last_s = load._live._stream._arrival_s
     cleared = load.forecast(now_s=last_s + 3 * GAP_S)
     assert load.forecast(now_s=last_s + 2 * GAP_S) is cleared
 
 
 def test_a_silence_of_exactly_the_gap_is_idle_bins(load: Predictor) -> None:
     for passed in ("observe", "now"):
-        p = Predictor(load._where.rsplit("/", 1)[0], device="cpu")
+        p = Predictor(load._model.folder, device="cpu")
         for i in range(L + 2):
             p.observe(EPOCH_S + i * BIN_S, 10, 10)
         last_s = EPOCH_S + (L + 1) * BIN_S
@@ -263,7 +263,7 @@ def test_a_bad_call_is_refused_and_changes_nothing(load: Predictor, call: Any) -
     with pytest.raises(InputError, match=r"^\w+: expected "):
         call(load)
     assert load.forecast() is standing
-    assert load._stream._totals == (3.0, 9.0, 12.0)
+    assert load._live._stream._totals == (3.0, 9.0, 12.0)
     load.observe(98 * 20.0, 3, 4)  # the time is where it was, too
 
 

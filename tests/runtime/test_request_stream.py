@@ -9,6 +9,7 @@ import numpy as np
 import pytest
 
 from runtime import InputError, Predictor
+from runtime.binding import Binding
 from runtime.fallback import MIN_STEPS
 
 GAP_S = 21600.0
@@ -134,19 +135,19 @@ def test_a_forecast_that_took_long_does_not_replace_a_newer_one(
     requests: Predictor, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     feed(requests, np.arange(17.0), np.ones((17, 2)))
-    asked, go_on, run = threading.Event(), threading.Event(), requests._session.run
+    asked, go_on, run = threading.Event(), threading.Event(), requests._model.answer
 
     def slow(*arrays: Any) -> Any:
         asked.set()
         assert go_on.wait(20)
         return run(*arrays)
 
-    monkeypatch.setattr(requests._session, "run", slow)
+    monkeypatch.setattr(requests._model, "answer", slow)
     older: list[Any] = []
     thread = threading.Thread(target=lambda: older.append(requests.forecast()))
     thread.start()
     assert asked.wait(20)
-    monkeypatch.setattr(requests._session, "run", run)
+    monkeypatch.setattr(requests._model, "answer", run)
     requests.observe(17.0, 1, 1)
     newer = requests.forecast()
     go_on.set()
@@ -208,7 +209,7 @@ def test_time_may_begin_below_zero(requests: Predictor) -> None:
 
 def test_a_model_that_is_not_finite_is_replaced_and_never_raises(requests: Predictor) -> None:
     feed(requests, np.arange(17.0), np.full((17, 2), np.finfo(np.float32).max))
-    with pytest.warns(RuntimeWarning, match=r"model.onnx: the model gave numbers that are not finite"):
+    with pytest.warns(RuntimeWarning, match=r"model.onnx: the model gave numbers that are negative or not finite"):
         forecast = requests.forecast()
     assert forecast.source == "fallback:empirical"
     assert np.isfinite(forecast.values).all()
@@ -222,6 +223,6 @@ def test_a_model_that_fails_is_replaced_and_never_raises(requests: Predictor, mo
     def fail(*_: Any) -> None:
         raise RuntimeError("CUDA error: the GPU fell off the bus")
 
-    monkeypatch.setattr(requests._session, "run", fail)
+    monkeypatch.setattr(Binding, "run", fail)
     with pytest.warns(RuntimeWarning, match="the GPU fell off the bus"):
         assert requests.forecast().source == "fallback:empirical"

@@ -1,0 +1,139 @@
+"""An artifact on a device, ready to be asked: by windows from callers, or by one window of a stream at a time."""
+
+from __future__ import annotations
+
+import os
+import warnings
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+
+from .artifact import MAX_GRAPH_BYTES, open_artifact
+from .device import Session, open_session
+from .errors import ArtifactError
+from .inputs import MAX_TIME_S, window, window_times
+from .manifest import Manifest
+
+if TYPE_CHECKING:
+    from numpy.typing import NDArray
+
+_GRAPH = "model.onnx"
+_EPOCH_FROM_S = 1e8
+"""Seconds below this (March 1973) count from something else than 1970."""
+_FLOAT32 = np.dtype(np.float32)
+
+
+class Model:
+    """One version of an artifact in a session; may be asked from any number of threads.
+
+    Args:
+        path: as `Predictor`.
+        version: as `Predictor`.
+        device: as `Predictor`.
+        threads: as `Predictor`.
+
+    Raises:
+        ArtifactError, DeviceError, MissingDependencyError, InputError: as `Predictor`.
+    """
+
+    def __init__(self, path: str | os.PathLike[str], *, version: int | None, device: str, threads: int) -> None:
+        artifact = open_artifact(path, version=version)
+        self.manifest: Manifest = artifact.manifest
+        self.folder = artifact.folder
+        self.where = str(artifact.folder / _GRAPH)
+        graph = artifact.read(_GRAPH, max_bytes=MAX_GRAPH_BYTES)
+        self.session: Session = open_session(graph, self.manifest, device=device, threads=threads, where=self.where)
+        self._shape = self.manifest.context, len(self.manifest.channels)
+        self._shapes = self.manifest.output_shapes
+        self._takes_time = self.manifest.takes_time
+        self._warned = False
+        # Whether the first time given is still to be looked at.
+        self.clock_due = self.manifest.takes_time and self.manifest.clock == "epoch"
+
+    def outputs(self, context: NDArray[np.float32], time_s: Any) -> dict[str, NDArray[np.float32]]:
+        """See `Predictor.predict_outputs`."""
+        found = self._one(context, time_s)
+        if found is not None:
+            return found
+        windows = window(context, self.manifest)
+        batch = len(windows) if context.ndim == 3 else None
+        times = window_times(time_s, self.manifest, batch=batch)
+        if self.clock_due and times is not None:
+            self.look_at_clock(float(times.min()), stacklevel=4)
+        outputs = self.run(windows, times)
+        return outputs if batch is not None else {name: output[0] for name, output in outputs.items()}
+
+    def _one(self, context: NDArray[np.float32], time_s: Any) -> dict[str, NDArray[np.float32]] | None:
+        """The short way of one good window; None for anything else, which `outputs` looks at closely."""
+        if type(context) is not np.ndarray or context.shape != self._shape or context.dtype != _FLOAT32:
+            return None
+        if self._takes_time:
+            if self.clock_due or type(time_s) is not float or not -MAX_TIME_S <= time_s <= MAX_TIME_S:
+                return None
+        elif time_s is not None:
+            return None
+        bound = self.session.take_binding()
+        try:
+            bound.context[0] = context
+            if not bound.context_is_valid():
+                return None
+            if time_s is not None:
+                bound.time_s[0] = time_s
+            bound.run()
+            return bound.outputs()
+        finally:
+            self.session.return_binding(bound)
+
+    def run(self, windows: NDArray[np.float32], times: NDArray[np.float64] | None) -> dict[str, NDArray[np.float32]]:
+        """Run a batch of valid windows (B, L, C)."""
+        found = self.session.run(windows, times)
+        for name, shape in self._shapes.items():
+            wanted = (len(windows), *shape)
+            if found[name].shape != wanted:
+                raise ArtifactError(
+                    f"{self.where}: expected a {name} of {wanted}, got {found[name].shape}; export again"
+                )
+        return found
+
+    def answer(self, window: NDArray[np.float32], time_s: float | None) -> dict[str, NDArray[np.float32]] | None:
+        """What the model gives for a stream's window (L, C), or None when it fails or is no forecast.
+
+        It never raises: the hot loop goes on without the model.
+        """
+        bound = self.session.take_binding()
+        try:
+            bound.context[0] = window
+            if self._takes_time:
+                bound.time_s[0] = time_s
+            bound.run()
+            found = bound.outputs()
+            valid = bound.outputs_are_valid()
+        except Exception as error:  # onnxruntime's classes stand under Exception alone
+            self._warn(f"failed with {error}")
+            return None
+        finally:
+            self.session.return_binding(bound)
+        if not valid and not all(((o >= 0) & np.isfinite(o)).all() for o in found.values()):  # -0.0 is 0 too
+            self._warn("gave numbers that are negative or not finite")
+            return None
+        return found
+
+    def _warn(self, what: str) -> None:
+        if not self._warned:
+            self._warned = True
+            warnings.warn(
+                f"{self.where}: the model {what}; forecasts come from the fallback while it does (said once)",
+                RuntimeWarning,
+                stacklevel=5,
+            )
+
+    def look_at_clock(self, time_s: float, stacklevel: int = 4) -> None:
+        """Say once that times are no epoch seconds, with which the model tells the hour and the day."""
+        self.clock_due = False
+        if time_s < _EPOCH_FROM_S:
+            warnings.warn(
+                f"{self.where}: expected epoch seconds, as this model knows the time of day, got {time_s!r}, "
+                f"a time in {1970 + int(time_s // 31_556_952)}; its forecasts follow that calendar (said once)",
+                RuntimeWarning,
+                stacklevel=stacklevel,
+            )
