@@ -14,6 +14,7 @@ import torch
 
 from export import parity
 from export.gate import TORCHSCRIPT, prove
+from export.lean import lean
 from export.manifest import graph_metadata, json_bytes, manifest_bytes, manifest_facts
 from export.publish import check_name, publish, staging, write_file
 from export.to_onnx import EXPORTER, OPSETS, to_onnx
@@ -94,12 +95,13 @@ def export_checkpoint(
 
     # A batch of one would let an exporter take the batch for a constant.
     example = {key: torch.from_numpy(np.resize(a, (2, *a.shape[1:]))) for key, a in inputs.items()}
+    served = lean(checkpoint.model)
     files = {
-        ONNX: to_onnx(checkpoint.model, example, opset=opset, metadata=graph_metadata(facts)),
+        ONNX: to_onnx(served, example, opset=opset, metadata=graph_metadata(facts)),
         GOLDEN: _npz(golden),
     }
     if "torchscript" in formats:
-        files[TORCHSCRIPT] = to_torchscript(checkpoint.model, example)
+        files[TORCHSCRIPT] = to_torchscript(served, example)
 
     out = Path(out)
     with staging(out) as stage:

@@ -15,6 +15,7 @@ from torch import nn
 
 from export.errors import ExportError
 from export.tracing import named_outputs, tracing
+from export.zero_states import drop_zero_states
 from training.errors import ConfigError
 
 if TYPE_CHECKING:
@@ -60,6 +61,7 @@ def to_onnx(
         given = {name: tuple(output.shape) for name, output in named_outputs(model(*example.values())).items()}
     graph = _export_graph(model, example, outputs=list(given), opset=opset)
     proto = onnxslim.slim(onnx.load_from_string(graph))
+    drop_zero_states(proto)
     proto.ir_version = min(proto.ir_version, _MAX_IR_VERSION)
     proto.producer_name, proto.producer_version = "fcast", ""
     onnx.helper.set_model_props(proto, dict(metadata or {}))

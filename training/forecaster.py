@@ -89,7 +89,7 @@ class Forecaster(QuantileModel):
             base = self.anchor(self.scaling.to_scale(context))
             shape = ((base - level.transpose(1, 2)) / spread).flatten(1)
             x = torch.cat((x, shape[:, None].expand(-1, x.shape[1], -1)), dim=2)
-        out = self.head(_features(self.network(x)))
+        out = self.head(last_state(self.network(x)))
         out = out.view(-1, self.horizon, self.values, len(self.levels))
         if self.anchor is not None:
             return self.ordered(base[:, None] + spread * out)
@@ -132,7 +132,8 @@ class Forecaster(QuantileModel):
             self.head.weight.zero_()
 
 
-def _features(out: torch.Tensor) -> torch.Tensor:
+def last_state(out: torch.Tensor) -> torch.Tensor:
+    """What an architecture gave, (B, D) or (B, S, D), as features of the head (B, D)."""
     return out[:, -1] if out.dim() == 3 else out
 
 
@@ -141,7 +142,7 @@ def _probe(model: str, network: nn.Module, *, context: int, features: int) -> to
     was_training = network.training
     try:
         with torch.no_grad():
-            out = _features(network.eval()(torch.zeros(2, context, features)))
+            out = last_state(network.eval()(torch.zeros(2, context, features)))
     except (RuntimeError, ValueError, IndexError) as error:
         reason = str(error).strip().splitlines()[0]
         raise ConfigError(

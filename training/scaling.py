@@ -30,7 +30,7 @@ CYCLES_S = {"day": 86400.0, "week": 604800.0}
 _ALPHAS = (0.0, 0.02, 0.05, 0.1, 0.2, 0.3, 0.5, 0.7, 0.9)  # 0: the plain mean
 _JUDGED = (0.1, 0.5, 0.9, 0.99)
 _CLEARLY = 0.03  # what another unit must gain over that of one request
-_MAX_LOG = 30.0  # exp(30) units is 1e13: beyond any load, within float32
+MAX_LOG = 30.0  # exp(30) units is 1e13: beyond any load, within float32
 _MIN_SPREAD = 1e-2
 
 
@@ -156,7 +156,7 @@ class Scaling(nn.Module):
         Requests are whole: what is less than half of one, in a load series, is none.
         """
         if self.log:  # no expm1: the legacy ONNX exporter lacks it
-            scaled = torch.exp(scaled.clamp(0.0, _MAX_LOG)) - 1
+            scaled = torch.exp(scaled.clamp(0.0, MAX_LOG)) - 1
         times = scaled.shape[2] // self.channels
         raw = (scaled * self.unit.repeat(times)[:, None]).clamp_min(0.0)
         return raw * (raw >= self.least.repeat(times)[:, None])

@@ -33,5 +33,5 @@ class LSTM(nn.Module):
 
     def forward(self, x: torch.Tensor) -> torch.Tensor:
         """(B, L, F) -> (B, D)."""
-        states, _ = self.rnn(x)
-        return self.dropout(states[:, -1])
+        _, (state, _) = self.rnn(x)
+        return self.dropout(state[-1])

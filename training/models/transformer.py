@@ -38,22 +38,23 @@ class Transformer(nn.Module):
         self.embed = nn.Linear(channels, d_model)
         self.register_buffer("position", _sinusoids(context, d_model), persistent=False)
         self.position: torch.Tensor
-        self.layers = nn.ModuleList(_Layer(d_model, nhead, dropout) for _ in range(num_layers))
+        self.layers = nn.ModuleList(_Layer(d_model, nhead, context, dropout) for _ in range(num_layers))
         self.norm = nn.LayerNorm(d_model)
 
     def forward(self, x: torch.Tensor) -> torch.Tensor:
         """(B, L, F) -> (B, D)."""
         x = self.embed(x) + self.position
-        for layer in self.layers:
+        for layer in self.layers[:-1]:
             x = layer(x)
-        return self.norm(x[:, -1])
+        # Of the last layer only the last step is read, which asks all and answers none.
+        return self.norm(self.layers[-1](x, last_only=True)[:, 0])
 
 
 class _Layer(nn.Module):
     # Written out rather than nn.TransformerEncoderLayer: its fast path breaks torch.jit.trace's own check.
-    def __init__(self, d_model: int, nhead: int, dropout: float) -> None:
+    def __init__(self, d_model: int, nhead: int, length: int, dropout: float) -> None:
         super().__init__()
-        self.nhead = nhead
+        self.d_model, self.nhead, self.length = d_model, nhead, length
         self.head_size = d_model // nhead
         self.norm_attention = nn.LayerNorm(d_model)
         self.qkv = nn.Linear(d_model, 3 * d_model)
@@ -64,13 +65,34 @@ class _Layer(nn.Module):
         )
         self.dropout = nn.Dropout(dropout)
 
-    def forward(self, x: torch.Tensor) -> torch.Tensor:
-        query, key, value = self.qkv(self.norm_attention(x)).unflatten(2, (3, self.nhead, self.head_size)).unbind(2)
-        attended = functional.scaled_dot_product_attention(
-            query.transpose(1, 2), key.transpose(1, 2), value.transpose(1, 2)
+    def forward(self, x: torch.Tensor, *, last_only: bool = False) -> torch.Tensor:
+        """(B, L, D) -> (B, L, D), or (B, 1, D) of the last step."""
+        normed = self.norm_attention(x)
+        if last_only:
+            weight, bias, d = self.qkv.weight, self.qkv.bias, self.d_model
+            key, value = self._heads(functional.linear(normed, weight[d:], bias[d:]), 2)
+            query = functional.linear(normed[:, -1], weight[:d], bias[:d]).reshape(-1, self.nhead, 1, self.head_size)
+            x = x[:, -1:]
+        else:
+            query, key, value = self._heads(self.qkv(normed), 3)
+        if self.training:
+            attended = functional.scaled_dot_product_attention(query, key, value)
+        else:  # the same in fewer nodes of an exported graph
+            scores = (query * self.head_size**-0.5) @ key.transpose(2, 3)
+            attended = torch.softmax(scores, dim=-1) @ value
+        attended = (
+            attended.reshape(-1, 1, self.d_model)
+            if last_only
+            else attended.transpose(1, 2).reshape(-1, self.length, self.d_model)
         )
-        x = x + self.dropout(self.merge(attended.transpose(1, 2).flatten(2)))
+        x = x + self.dropout(self.merge(attended))
         return x + self.dropout(self.mlp(self.norm_mlp(x)))
+
+    def _heads(self, x: torch.Tensor, parts: int) -> tuple[torch.Tensor, ...]:
+        """(B, L, parts * D) -> for each part (B, N, L, D / N)."""
+        # -1, and a length that is no tensor's: the graph needs no shapes of its own.
+        x = x.reshape(-1, self.length, parts * self.nhead, self.head_size).transpose(1, 2)
+        return x.split(self.nhead, dim=1)
 
 
 def _sinusoids(length: int, width: int) -> torch.Tensor:
