@@ -1,8 +1,8 @@
 """The streams of one predictor by key: made at the first use, let go when there are too many.
 
 The one asked for the longest ago goes first. A caller may hold a stream and feed it without asking for it again, which
-that order does not see: to count in `observe` would cost every observation. So letting go means no more than that: while
-a caller holds it, a stream is still found under its key, and two histories of one key cannot arise.
+that order does not see: to count in `observe` would cost every observation. So letting go is no more than that:
+while a caller holds a stream, it is still found under its key, and two histories of one key cannot arise.
 """
 
 from __future__ import annotations
