@@ -115,7 +115,7 @@ class RequestStream:
     def resume(self, state: Mapping[str, Any]) -> None:
         """Go on from what `state` gave."""
         start_s = state["start_s"]
-        self.start_s = None if start_s is None else seconds("start_s", start_s)
+        self.start_s = None if start_s is None else seconds("snapshot: start_s", start_s)
 
     def _break_after_gap(self, now_s: float) -> None:
         if self.start_s is not None and now_s - self.start_s > self._gap_s and self.steps.seen:
@@ -260,14 +260,14 @@ class LoadStream:
         if fed not in (None, "observe", "observe_bin") or len(totals) != len(self._totals):
             raise InputError(f"snapshot: expected a call and {len(self._totals)} totals, got {show((fed, totals))}")
         self._fed, self._watched = fed, bool(watched)
-        self._totals = tuple(number("totals", total) for total in totals)
+        self._totals = tuple(number("snapshot: totals", total) for total in totals)
         if index is not None:
-            seconds("next", index * self._bin_s)
+            seconds("snapshot: next", index * self._bin_s)
             self._await(operator.index(index))
         if state["arrival_s"] is not None:
-            self._arrival_s = seconds("arrival_s", state["arrival_s"])
+            self._arrival_s = seconds("snapshot: arrival_s", state["arrival_s"])
         if state["now_s"] is not None:
-            self._now_s = seconds("now_s", state["now_s"])
+            self._now_s = seconds("snapshot: now_s", state["now_s"])
 
     def _close_until(self, index: int, *, gap: bool) -> None:
         """Make `index` the open bin."""
