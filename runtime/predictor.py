@@ -178,7 +178,7 @@ class Predictor:
         return self._streams.get(key)
 
     def forecast_many(self, keys: Iterable[Hashable], now_s: float | None = None) -> dict[Hashable, Forecast]:
-        """The forecast of each key's stream, of what it had seen when the call came; the model is asked in batches.
+        """The forecast of each key's stream; those that need the model go through it in batches.
 
         Values differ from those of `stream(key).forecast(now_s)` by the rounding of float32 alone.
 

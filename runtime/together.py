@@ -7,12 +7,12 @@ Axes: B windows, L context, C channels.
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 
 import numpy as np
 
 from .forecast import Forecast
-from .live import LiveStream
+from .live import Asked, LiveStream
 from .model import Model
 
 PIECE = 64
@@ -22,7 +22,7 @@ _MAX_NUMBERS = 1 << 22
 
 
 def forecast_together(model: Model, streams: Sequence[LiveStream], now_s: float | None) -> list[Forecast]:
-    """One forecast for each stream, in their order, of what each had seen when the call came.
+    """One forecast for each stream, in their order.
 
     One lock is held at a time, and none while the model runs.
 
@@ -34,21 +34,27 @@ def forecast_together(model: Model, streams: Sequence[LiveStream], now_s: float 
     Raises:
         InputError: `now_s` is no time; every stream is as before.
     """
+    piece = max(1, min(PIECE, _MAX_NUMBERS // model.window_numbers))
     found: dict[LiveStream, Forecast] = {}
-    due = []
+    due: list[tuple[LiveStream, Asked]] = []
     for stream in streams:
         asked = stream.ask(now_s)
         if isinstance(asked, Forecast):
             found[stream] = asked
-        elif asked[2]:
-            due.append((stream, asked))
-        else:
+        elif not asked[2]:
             found[stream] = stream.settle(asked, None)
-    piece = max(1, min(PIECE, _MAX_NUMBERS // model.window_numbers))
-    for begin in range(0, len(due), piece):
-        part = due[begin : begin + piece]
-        windows = np.stack([asked[0] for _, asked in part])
-        answers = model.answers(windows, [asked[1] for _, asked in part])
-        for (stream, asked), answer in zip(part, answers, strict=True):
-            found[stream] = stream.settle(asked, answer)
+        else:
+            due.append((stream, asked))
+            if len(due) == piece:
+                found.update(_settle(model, due))
+                due.clear()
+    if due:
+        found.update(_settle(model, due))
     return [found[stream] for stream in streams]
+
+
+def _settle(model: Model, due: Sequence[tuple[LiveStream, Asked]]) -> Iterator[tuple[LiveStream, Forecast]]:
+    windows = np.stack([asked[0] for _, asked in due])
+    answers = model.answers(windows, [asked[1] for _, asked in due])
+    for (stream, asked), answer in zip(due, answers, strict=True):
+        yield stream, stream.settle(asked, answer)

@@ -65,13 +65,13 @@ def call(p: Predictor, key: Any, feed: str, at_s: float, arguments: list[float])
     return None
 
 
-@pytest.mark.parametrize("seed", [1, 2, 3])
+@pytest.mark.parametrize("seed", [1, 2])
 @pytest.mark.parametrize("adapt", [False, True])
 @pytest.mark.parametrize(("name", "feed"), FEEDS)
 def test_every_forecast_after_a_restart_is_the_one_without(
     artifacts: Path, name: str, feed: str, adapt: bool, seed: int
 ) -> None:
-    calls = random_calls(name, feed, 700, seed)
+    calls = random_calls(name, feed, 500, seed)
     cuts = set(np.random.default_rng(seed).integers(0, len(calls), 6).tolist()) | {0}
     whole = Predictor(artifacts / name, device="cpu", adapt=adapt)
     broken = Predictor(artifacts / name, device="cpu", adapt=adapt)
