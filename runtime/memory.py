@@ -98,9 +98,9 @@ def _read(state: Mapping[str, Any], numbers: Numbers, manifest: Manifest, *, ada
             raise InputError(f"snapshot: expected a source, got {show(source)}")
         if start_s is not None:
             start_s = seconds("snapshot: start_s", start_s)
+    except InputError:
+        raise
     except (KeyError, TypeError, ValueError, OverflowError) as error:
-        if isinstance(error, InputError):
-            raise
         raise InputError(
             f"snapshot: expected a stream's values, got {type(error).__name__} on {show(str(error))}"
         ) from None
