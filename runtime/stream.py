@@ -11,8 +11,9 @@ Each stream checks everything before it changes anything, works in O(1) per call
 from __future__ import annotations
 
 import math
-import operator
 from collections.abc import Mapping
+from operator import add
+from operator import index as whole
 from typing import Any, Protocol
 
 from .bins import bin_of_start, bin_of_time, on_edge
@@ -181,7 +182,7 @@ class LoadStream:
         now_s = seconds("timestamp_s", timestamp_s)
         row = (1.0, *self._tokens(request_tokens, response_tokens))
         if self._from_s <= now_s < self._until_s and now_s - self._arrival_s <= self._gap_s:
-            totals = tuple(map(operator.add, self._totals, row))
+            totals = tuple(map(add, self._totals, row))
             if max(totals) <= MAX_VALUE:
                 self._totals = totals
                 if now_s > self._arrival_s:
@@ -263,7 +264,7 @@ class LoadStream:
         self._totals = tuple(number("snapshot: totals", total) for total in totals)
         if index is not None:
             seconds("snapshot: next", index * self._bin_s)
-            self._await(operator.index(index))
+            self._await(whole(index))
         if state["arrival_s"] is not None:
             self._arrival_s = seconds("snapshot: arrival_s", state["arrival_s"])
         if state["now_s"] is not None:
