@@ -161,7 +161,7 @@ def test_a_missing_checkpoint_says_what_is_expected(tmp_path: Path) -> None:
 def test_the_defaults_that_help_shows_are_those_of_the_library() -> None:
     defaults = {option.name: option.default for option in main.params}
     assert (defaults["opset"], defaults["atol"], defaults["rtol"]) == (DEFAULT_OPSET, ATOL, RTOL)
-    assert (defaults["exporter"], defaults["static_batch"]) == (AUTO, None)
+    assert defaults["exporter"] == AUTO
     assert tuple(defaults["formats"]) == ("onnx",)
     formats = next(option.type.choices for option in main.params if option.name == "formats")
     assert tuple(formats) == artifact.FORMATS
