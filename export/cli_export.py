@@ -90,7 +90,7 @@ def _parity(published: Published) -> dict[str, dict[str, Any]]:
             "max_abs": largest.max_abs,
             "max_abs_channel": largest.max_abs_channel,
             "used": max(check.used for check in checks),
-            "forecasts": sum(check.batch for check in checks),
+            "forecasts": sum(check.windows for check in checks),
         }
     return summary
 
