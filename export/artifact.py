@@ -13,7 +13,6 @@ import numpy as np
 import torch
 
 from export import parity
-from export.reference import torch_forecast
 from export.gate import TORCHSCRIPT, prove
 from export.lean import lean
 from export.manifest import graph_metadata, json_bytes, manifest_bytes, manifest_facts
@@ -147,7 +146,7 @@ def _golden(checkpoint: Checkpoint, inputs: dict[str, np.ndarray]) -> dict[str, 
     available = len(inputs["context"])
     picked = np.linspace(0, available - 1, min(_GOLDEN_WINDOWS, available)).round().astype(np.int64)
     windows = {key: array[picked] for key, array in inputs.items()}
-    return windows | torch_forecast(checkpoint.model)(*windows.values())
+    return windows | parity.torch_forecast(checkpoint.model)(*windows.values())
 
 
 def _npz(arrays: dict[str, Any]) -> bytes:

@@ -11,12 +11,14 @@ from dataclasses import dataclass, replace
 
 import numpy as np
 
-from export.parity import ATOL, DRIFT, NOISE, REAL, RTOL, Candidate, Check, Spread, Tolerance, Worst
+from export.parity import DRIFT, NOISE, REAL, Candidate, Check, Spread, Tolerance, Worst
 from export.reference import Outputs, Reference
 from export.working_scale import WorkingScale
 from runtime.manifest import output_channels
 
 _MESSAGE = 400
+_LEAST_WINDOWS = 32
+"""Fewer real ones say too little about a shift of them all."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -93,17 +95,17 @@ class Judge:
         with np.errstate(invalid="ignore", over="ignore", divide="ignore"):
             difference = self._differences(output, got.astype(np.float64), want)
             own = np.nan_to_num(self._differences(output, self.reference.float32[output][picked], want), posinf=0.0)
-            limit = self._limit(want, unit, own)
+            limit = self.within.limit(want, unit)
             size = np.abs(difference)
             used = np.where(size == 0, 0.0, size / limit)
             used = np.where(np.isfinite(size), used, np.inf)
             relative = size / np.maximum(np.abs(want), self.within.scales(want))
             scaled, own_scaled = difference / (np.abs(want) + unit), own / (np.abs(want) + unit)
         drift, own_drift = (_mean(values[real]) for values in (scaled, own_scaled))
-        drifted = check.reference != "float32"
+        judged = check.reference != "float32" and real.sum() >= _LEAST_WINDOWS
         # Where no tolerance is left, by the difference itself; where each value is well, where they all shift.
         at = _argmax(used if np.isfinite(used).all() else size)
-        allowed = self.within.wider * (NOISE * float(own_drift.max()) + DRIFT) if drifted else math.inf
+        allowed = self.within.wider * (NOISE * float(own_drift.max()) + DRIFT) if judged else math.inf
         if used[at] <= 1 and drift.max() > allowed:
             shifted = np.where(real[:, None, None, None], np.abs(scaled), -1.0) * (drift == drift.max())
             at = _argmax(shifted)
@@ -139,14 +141,6 @@ class Judge:
         limit = self.within.limit(np.broadcast_to(self.scale.least[output], want.shape[1:])[None], self.scale.unit[output])
         difference = np.where(self.scale.across_the_step(output, got, want, limit), 0.0, got - want)
         return np.where(np.isfinite(got) & np.isfinite(want), difference, np.inf)
-
-    def _limit(self, want: np.ndarray, unit: np.ndarray, own: np.ndarray) -> np.ndarray:
-        """The tolerance; in windows where float32 torch itself is out of it, some times its own distance."""
-        usual = replace(self.within, rtol=max(self.within.rtol, RTOL), atol=max(self.within.atol, ATOL))
-        own = np.abs(own)
-        beyond = (own > usual.limit(want, unit)).any(axis=(1, 3), keepdims=True)
-        limit = self.within.limit(want, unit)
-        return np.where(beyond, np.maximum(limit, NOISE * own.max(axis=(1, 3), keepdims=True)), limit)
 
     def _spread(self, size: np.ndarray, want: np.ndarray, real: np.ndarray) -> Spread:
         """Of one channel: sizes (n, H, Q) of all windows, reference of the real ones."""

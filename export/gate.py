@@ -7,10 +7,11 @@ from pathlib import Path
 import numpy as np
 
 from export import parity
-from export.candidates import TORCHSCRIPT, candidates
+from export.candidates import ONNX, TORCHSCRIPT, candidates
 from export.compare import Judge
+from export.diverge import first_divergence
 from export.edge_windows import edge_windows, in_batches
-from export.errors import ExportError
+from export.errors import ExportError, ParityError
 from export.reference import make_reference
 from export.working_scale import working_scale
 from runtime import FcastError
@@ -22,6 +23,7 @@ BATCHES = (1, 2, 3, 17, 256)
 """What a scheduler sends, the smallest that is none, two that divide nothing, and `max_batch_size` of config.pbtxt."""
 _SOME = 32
 _FEW = 8
+_WATCHED = 32
 
 
 def prove(
@@ -60,8 +62,24 @@ def prove(
         ]
     except FcastError as error:
         raise ExportError(f"runtime: {error}") from error
-    parity.require_parity(checks)
+    try:
+        parity.require_parity(checks)
+    except ParityError as error:
+        where = first_divergence(checkpoint.model, (staged / ONNX).read_bytes(), _failing(checks, inputs, windows))
+        raise error if where is None else ParityError(f"{error}; {where}") from None
     return checks
+
+
+def _failing(
+    checks: list[parity.Check], inputs: dict[str, np.ndarray], windows: list[np.ndarray]
+) -> dict[str, np.ndarray]:
+    """Windows on which a difference shows: the worst one, and real ones up to the largest batch that failed."""
+    failed = [check for check in checks if not check.passed]
+    worst = max(failed, key=lambda check: check.used if check.worst else 0.0).worst
+    batch = min(max(check.batch for check in failed), _WATCHED)
+    picked = np.resize(np.arange(len(inputs["context"])), batch)
+    picked[0] = 0 if worst is None else worst.window
+    return {name: array[picked] for name, array in zip(inputs, windows, strict=True)}
 
 
 def _plan(candidate: parity.Candidate, *, real: int, edges: int) -> list[list[np.ndarray]]:

@@ -16,6 +16,7 @@ import torch
 
 from export.errors import ParityError
 from export.reference import Forecast
+from export.reference import torch_forecast as torch_forecast  # part of this module for its callers
 from training.errors import ConfigError
 
 RTOL = 1e-4
