@@ -27,6 +27,7 @@ _SHARES = (1e-2, 1e-3, 1e-4, 3e-5, 1e-5, 3e-6, 1e-6, 3e-7)
 _ROUNDING = 1e-7
 _WINDOWS = 32
 _TINY = 1e-30
+_REORDERED = 1e-4
 _LEAST_FACTOR = 3.0
 """Rounding grows from node to node too, but slowly."""
 _MOVES = ("view", "reshape", "squeeze", "alias", "detach", "clone", "contiguous")
@@ -81,8 +82,8 @@ def first_divergence(model: nn.Module, graph: bytes, windows: Mapping[str, np.nd
         results, outputs = _record(model, some)
         found = _Comparison(proto=proto, tensors=tensors, results=results, outputs=outputs)
         jumps = [jump for share in _SHARES if (jump := found.first_jump(share))]
-        jump = max(jumps, key=lambda jump: jump.factor, default=None)
-        return jump.text if jump is not None and jump.factor >= _LEAST_FACTOR else None
+        least = max(_LEAST_FACTOR, *(jump.factor / 2 for jump in jumps))
+        return next((jump.text for jump in jumps if jump.factor >= least), None)
     except Exception:  # a graph that cannot run, a model that cannot be watched
         return None
 
@@ -169,8 +170,8 @@ class _Comparison:
         free = [result for i, result in enumerate(self.results) if i not in met]
         given = [_ROUNDING]
         for node, name in wrong:
-            given += [self.error[source] for source in node.input if source in right]
             tensor = self.tensors[name]
+            given += [self._passed_on(source, tensor) for source in node.input if source in right]
             result = None if name in self.outputs else _expected(node, tensor, free)
             if name not in self.outputs and (result is None or _reordered(node, tensor, result)):
                 continue  # an exporter's own step on its way to what torch does at once
@@ -185,6 +186,11 @@ class _Comparison:
             )
             return _Jump(min(_share(tensor, want), 1.0) / max(given), text)
         return None
+
+    def _passed_on(self, source: str, tensor: np.ndarray) -> float:
+        """What the error of an input is in an output: more where large numbers cancel."""
+        size = np.abs(self.tensors[source]).mean() / max(np.abs(tensor).mean(), _TINY)
+        return max(self.error[source], _ROUNDING) * max(1.0, float(size))
 
     def _leading_to_outputs(self, right: set[str]) -> list[tuple[onnx.NodeProto, str]]:
         """Nodes and tensors, in the graph's order, that lead to an output through tensors none of which is right."""
@@ -213,7 +219,9 @@ def _expected(node: onnx.NodeProto, tensor: np.ndarray, free: Sequence[_Result])
 
 def _reordered(node: onnx.NodeProto, tensor: np.ndarray, result: _Result) -> bool:
     """Whether a Transpose has the right numbers in another order, as attention has its keys."""
-    return node.op_type == "Transpose" and _share(np.sort(tensor, axis=None), np.sort(result.values, axis=None)) < 1e-4
+    if node.op_type != "Transpose" or _share(tensor, result.values) < _REORDERED:
+        return False
+    return _share(np.sort(tensor, axis=None), np.sort(result.values, axis=None)) < _REORDERED
 
 
 def _scope(node: onnx.NodeProto) -> str | None:
