@@ -52,7 +52,7 @@ def candidates(staged: Path, inputs: Sequence[str]) -> Iterator[Candidate]:
         except DeviceError:  # no CUDA, or none that works
             continue
         provider = predictor.providers[0]
-        yield Candidate(format="onnx", provider=provider, forecast=_any_time(predictor))
+        yield Candidate(format="onnx", provider=provider, forecast=_served(predictor))
         for level, threads in [(level, 1) for level in _LEVELS if level != "all"] + [("disabled", SEVERAL), ("all", SEVERAL)]:
             yield _session(graph, inputs, provider, level=level, threads=threads, served=False)
     for path in sorted(staged.iterdir()):
@@ -96,13 +96,16 @@ def _session(
     )
 
 
-def _any_time(predictor: Predictor) -> Forecast:
-    """`predict_outputs` without its warning that 1970 is long ago: an edge window means it."""
+def _served(predictor: Predictor) -> Forecast:
+    """`predict_outputs`, one window without its axis of batches: the runtime has a way of its own for that."""
 
-    def forecast(*arrays: np.ndarray) -> Outputs:
-        with warnings.catch_warnings():
+    def forecast(context: np.ndarray, *time_s: np.ndarray) -> Outputs:
+        with warnings.catch_warnings():  # that 1970 is long ago: an edge window means it
             warnings.filterwarnings("ignore", message=".*expected epoch seconds", category=RuntimeWarning)
-            return predictor.predict_outputs(*arrays)
+            if len(context) > 1:
+                return predictor.predict_outputs(context, *time_s)
+            found = predictor.predict_outputs(context[0], *(float(times[0]) for times in time_s))
+            return {name: output[np.newaxis] for name, output in found.items()}
 
     return forecast
 

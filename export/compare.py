@@ -148,9 +148,10 @@ class Judge:
         if not {0.25, 0.75} <= set(self.levels):
             return Spread(raw=raw, iqr=None)
         low, high = (want[:, :, self.levels.index(level)] for level in (0.25, 0.75))
-        width = (high - low)[:, :, None]
-        wide = np.broadcast_to(width > 0, size[real].shape)
-        shares = (size[real] / np.where(width > 0, width, 1.0))[wide]
+        with np.errstate(invalid="ignore"):
+            width = np.where(high > low, high - low, np.nan)[:, :, None]
+            shares = size[real] / width
+        shares = shares[~np.isnan(shares)]
         return Spread(raw=raw, iqr=_summary(shares) if len(shares) else None)
 
 
