@@ -53,7 +53,10 @@ def candidates(staged: Path, inputs: Sequence[str]) -> Iterator[Candidate]:
             continue
         provider = predictor.providers[0]
         yield Candidate(format="onnx", provider=provider, forecast=_served(predictor))
-        for level, threads in [(level, 1) for level in _LEVELS if level != "all"] + [("disabled", SEVERAL), ("all", SEVERAL)]:
+        for level, threads in [(level, 1) for level in _LEVELS if level != "all"] + [
+            ("disabled", SEVERAL),
+            ("all", SEVERAL),
+        ]:
             yield _session(graph, inputs, provider, level=level, threads=threads, served=False)
     for path in sorted(staged.iterdir()):
         if match := _STATIC.fullmatch(path.name):

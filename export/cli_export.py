@@ -117,9 +117,10 @@ def _as_text(published: Published) -> str:
         lines.append(f"  {file:<14} {size / 1000:9.1f} kB")
     for form, row in _parity(published).items():
         lines.append(
-            f"  parity {form}: {row['forecasts']} forecasts ({row['edge_forecasts']} of edge windows) differ from float64 "
-            f"torch by at most {row['scaled']:.1e} on the working scale, {row['max_abs']:.1e} absolute "
-            f"({row['max_abs_channel']}); {row['used']:.0%} of the tolerance; float32 torch itself by {row['float32']:.1e}"
+            f"  parity {form}: {row['forecasts']} forecasts ({row['edge_forecasts']} of edge windows) differ from "
+            f"float64 torch by at most {row['scaled']:.1e} on the working scale, where float32 torch does by "
+            f"{row['float32']:.1e}; {row['max_abs']:.1e} absolute ({row['max_abs_channel']}); {row['used']:.0%} of the "
+            "tolerance"
         )
     lines += [
         f"  opset {published.opset}, {published.seconds:.1f} s",

@@ -131,14 +131,14 @@ class Judge:
                 got=float(got[at]),
                 tolerance=float(limit[at]),
             ),
-            channels={
-                name: self._spread(size[:, :, c], want[real][:, :, c], real) for c, name in enumerate(channels)
-            },
+            channels={name: self._spread(size[:, :, c], want[real][:, :, c], real) for c, name in enumerate(channels)},
         )
 
     def _differences(self, output: str, got: np.ndarray, want: np.ndarray) -> np.ndarray:
         """With their signs; infinite where a number is none, even when both sides agree on that."""
-        limit = self.within.limit(np.broadcast_to(self.scale.least[output], want.shape[1:])[None], self.scale.unit[output])
+        limit = self.within.limit(
+            np.broadcast_to(self.scale.least[output], want.shape[1:])[None], self.scale.unit[output]
+        )
         difference = np.where(self.scale.across_the_step(output, got, want, limit), 0.0, got - want)
         return np.where(np.isfinite(got) & np.isfinite(want), difference, np.inf)
 

@@ -1,4 +1,4 @@
-"""Where an exported graph first leaves the trained model: torch module and operation beside ONNX node, with both values.
+"""Where an exported graph first leaves the trained model: torch module beside ONNX node, with both values.
 
 All tensors inside the graph are compared with the results of all operations of torch on the same windows. A tensor is
 right when some result in torch has its numbers in its order; shapes do not count, as exporters reshape at will. They
@@ -33,7 +33,12 @@ _LEAST_FACTOR = 3.0
 _MOVES = ("view", "reshape", "squeeze", "alias", "detach", "clone", "contiguous")
 """Operations of torch that change no number and no order."""
 _OPERATIONS = {
-    "MatMul": ("bmm", ".mm", "matmul", "scaled_dot_product"),  # with a bias, torch has the sum alone: that is the Add after it
+    "MatMul": (
+        "bmm",
+        ".mm",
+        "matmul",
+        "scaled_dot_product",
+    ),  # with a bias, torch has the sum alone: that is the Add after it
     "Gemm": ("addmm", ".mm"),
     "Add": ("add",),
     "Clip": ("clamp",),
@@ -89,7 +94,7 @@ def first_divergence(model: nn.Module, graph: bytes, windows: Mapping[str, np.nd
 
 
 def _run(proto: onnx.ModelProto, windows: Mapping[str, np.ndarray]) -> dict[str, np.ndarray]:
-    """Every floating-point tensor that a node gives, as the graph stands: nothing fused. Lone numbers come from shapes."""
+    """Every floating-point tensor that a node gives, nothing fused; lone numbers, which come from shapes, left out."""
     watched = onnx.ModelProto()
     watched.CopyFrom(proto)
     known = {output.name for output in watched.graph.output}

@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import math
 from collections.abc import Sequence
-from dataclasses import asdict, dataclass, replace
+from dataclasses import asdict, dataclass
 from typing import Any
 
 import numpy as np
@@ -150,8 +150,13 @@ class Check:
     @property
     def where(self) -> str:
         """Which one it is, in words."""
-        how = "" if (self.level, self.threads) == ("all", 1) else f" (optimisation {self.level}, threads {self.threads})"
-        return f"{self.format}{how} at batch {self.batch}"
+        return f"{self.format}{f' ({self.how})' if self.how else ''} at batch {self.batch}"
+
+    @property
+    def how(self) -> str:
+        """What is not as it is in a host by default."""
+        usual = (self.level, self.threads) == ("all", 1)
+        return "" if usual else f"optimisation {self.level}, threads {self.threads}"
 
 
 def channel_scale(context: np.ndarray) -> tuple[float, ...]:
@@ -201,7 +206,7 @@ def _said_of(check: Check) -> str:
             "differ; if that is acceptable, give a larger --rtol"
         )
     window = f"window {w.window}" + ("" if w.name == REAL else f" ({w.name})")
-    how = "" if check.where.startswith(f"{check.format} at") else f", optimisation {check.level}, threads {check.threads}"
+    how = f", {check.how}" if check.how else ""
     return (
         f"expected {w.reference:.9g} within {w.tolerance:.3g} as the trained model gives, got {w.got:.9g} from "
         f"{check.format} ({check.provider}{how}) at batch {check.batch}, {window}, {place}; "
@@ -231,11 +236,11 @@ def parity_json(checks: Sequence[Check], *, within: Tolerance, channels: Sequenc
 
 def _plain(check: Check) -> dict[str, Any]:
     """A check as JSON: numbers in three digits, but those that are compared with each other whole."""
-    fields = {key: _short(v) if isinstance(v, float) else v for key, v in asdict(check).items() if v is not None}
     channels = {
-        name: {key: None if v is None else [_short(x) for x in v] for key, v in spread.items()}
-        for name, spread in fields["channels"].items()
+        name: {key: None if v is None else [_short(x) for x in v] for key, v in asdict(spread).items()}
+        for name, spread in (check.channels or {}).items()
     }
+    fields = {key: _short(v) if isinstance(v, float) else v for key, v in asdict(check).items() if v is not None}
     return fields | {"channels": channels, "passed": check.passed}
 
 

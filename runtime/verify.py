@@ -1,4 +1,4 @@
-"""Does an artifact still forecast here what it forecast where it was made? By hashes and golden windows, on each device."""
+"""Does an artifact forecast here what it forecast where it was made? By hashes, and golden windows on each device."""
 
 from __future__ import annotations
 

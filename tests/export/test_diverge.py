@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator
+from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
@@ -62,7 +62,7 @@ def swap_features(model: onnx.ModelProto) -> None:
 
 
 @pytest.fixture
-def broken(monkeypatch: pytest.MonkeyPatch) -> Iterator[Callable[[Edit], None]]:
+def broken(monkeypatch: pytest.MonkeyPatch) -> Callable[[Edit], None]:
     """Makes the exporter give wrong graphs."""
     exported = artifact.to_onnx
 
@@ -74,7 +74,7 @@ def broken(monkeypatch: pytest.MonkeyPatch) -> Iterator[Callable[[Edit], None]]:
 
         monkeypatch.setattr(artifact, "to_onnx", wrong)
 
-    yield set_edit
+    return set_edit
 
 
 @pytest.mark.parametrize(
@@ -154,7 +154,7 @@ def test_an_axis_swapped_inside_attention_is_placed_in_its_layer() -> None:
     found = first(swap_axes, d_model=48, nhead=4)
     assert found is not None
     assert "torch network.layers.0 (_Layer), aten._scaled_dot_product" in found
-    assert "between node /network/layers.0/Transpose" in found
+    assert found.startswith("first difference: between node /network/layers.0/")
 
 
 def test_a_right_graph_has_no_first_difference() -> None:

@@ -42,17 +42,32 @@ class Convolution(nn.Module):
 NAMES = {series: (*BUILT_IN, OWN, "ensemble", *BASELINES[series]) for series in ("load", "requests")}
 
 
+def silent(*_: object) -> None:
+    """Shows nothing of a training's progress."""
+
+
 @pytest.fixture(scope="session")
 def every_run(tmp_path_factory: pytest.TempPathFactory) -> Path:
     """One short run of every model, of both kinds of series."""
     out, trace = tmp_path_factory.mktemp("every"), synthesize(days=0.1, rate_per_s=0.1, seed=0)
     for series in NAMES:
         settings = {"series": series, "context": 12, "horizon": 4, "bin_s": 30.0, "epochs": 1, "device": "cpu"}
-        settings |= {"calendar": "day+week" if series == "load" else "none", "hidden_size": 8, "d_model": 8, "num_layers": 1}
+        settings |= {
+            "calendar": "day+week" if series == "load" else "none",
+            "hidden_size": 8,
+            "d_model": 8,
+            "num_layers": 1,
+        }
         runs = build_runs([*BUILT_IN, OWN, *BASELINES[series]], settings)
         prepared = prepare(replace(trace, clock="epoch", time_s=trace.time_s + 1.7e9), runs[0].data)
         train_models(
-            prepared, runs, out / series, resume=False, overwrite=False, ensemble=True, on_model=lambda name: (lambda *_: None, lambda *_: None)
+            prepared,
+            runs,
+            out / series,
+            resume=False,
+            overwrite=False,
+            ensemble=True,
+            on_model=lambda name: (silent, silent),
         )
     return out
 

@@ -177,7 +177,9 @@ def test_an_impossible_tolerance_is_refused(rtol: float) -> None:
 
 def test_another_shape_is_a_failure_that_says_so() -> None:
     checks = checks_of(single, lambda c: single(c) | {"demand": single(c)["demand"][..., 0]})
-    with pytest.raises(ParityError, match=r"from form1 .* a demand of float32 \(1, 4, 4\) where float32 \(1, 4, 4, 3\)"):
+    with pytest.raises(
+        ParityError, match=r"from form1 .* a demand of float32 \(1, 4, 4\) where float32 \(1, 4, 4, 3\)"
+    ):
         require_parity(checks)
 
 
@@ -259,7 +261,9 @@ class Single(Double):
         return mean @ torch.eye(2)
 
 
-@pytest.mark.parametrize(("model", "precision"), [(Double(), "float64"), (CastDown(), "float32"), (Single(), "float32")])
+@pytest.mark.parametrize(
+    ("model", "precision"), [(Double(), "float64"), (CastDown(), "float32"), (Single(), "float32")]
+)
 def test_the_reference_says_when_a_model_cannot_run_in_float64(model: nn.Module, precision: str) -> None:
     reference = make_reference(model, [CONTEXT])
     assert reference.precision == precision
