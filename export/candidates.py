@@ -63,7 +63,10 @@ def candidates(staged: Path, inputs: Sequence[str]) -> Iterator[Candidate]:
             batch = int(match.group(1))
             yield _session(path.read_bytes(), inputs, _CPU, format=f"onnx-batch{batch}", batch=batch)
     if (staged / TORCHSCRIPT).exists():
-        script = torch_forecast(load_torchscript(staged / TORCHSCRIPT))
+        try:
+            script = torch_forecast(load_torchscript(staged / TORCHSCRIPT))
+        except RuntimeError as error:
+            script = _impossible(error)
         for threads in (1, SEVERAL):
             yield Candidate(
                 format="torchscript",
@@ -84,19 +87,27 @@ def _session(
     for scope in ("intra_op", "inter_op"):
         options.add_session_config_entry(f"session.{scope}.allow_spinning", "0")
     wanted = [(_CUDA, {"use_tf32": "0"}), _CPU] if provider == _CUDA else [_CPU]
-    session = ort.InferenceSession(graph, options, providers=wanted)
+    facts = {"format": "onnx", "level": level, "threads": threads, **facts}
+    try:
+        session = ort.InferenceSession(graph, options, providers=wanted)
+    except Exception as error:  # onnxruntime's classes stand under Exception alone
+        return Candidate(**facts, provider=provider, forecast=_impossible(error))
     outputs = [output.name for output in session.get_outputs()]
 
     def forecast(*arrays: np.ndarray) -> Outputs:
         return dict(zip(outputs, session.run(outputs, dict(zip(inputs, arrays, strict=True))), strict=True))
 
-    return Candidate(
-        **{"format": "onnx", **facts},
-        provider=session.get_providers()[0],  # read back: onnxruntime takes another one without a word
-        forecast=forecast,
-        level=level,
-        threads=threads,
-    )
+    # The provider is read back: onnxruntime takes another one without a word.
+    return Candidate(**facts, provider=session.get_providers()[0], forecast=forecast)
+
+
+def _impossible(error: Exception) -> Forecast:
+    """A form that does not even load: its check fails with what is said of that."""
+
+    def forecast(*arrays: np.ndarray) -> Outputs:
+        raise error
+
+    return forecast
 
 
 def _served(predictor: Predictor) -> Forecast:

@@ -105,6 +105,18 @@ def test_a_static_batch_file_is_proven_at_its_batch(load_run: Path, tmp_path: Pa
     assert found[0].edges > 0
 
 
+def test_a_form_that_does_not_load_fails_with_what_is_said_of_that(requests_run: Path, tmp_path: Path) -> None:
+    staged = export_checkpoint(requests_run, out=tmp_path).path
+    (staged / "model.batch2.onnx").write_bytes(b"no graph")
+    (staged / "model.pt").write_bytes(b"no script")
+    checkpoint = load_checkpoint(requests_run)
+    inputs = {"context": checkpoint.windows["context"]}
+    with pytest.raises(
+        ParityError, match=r"onnx-batch2 at batch 2 .* got \[ONNXRuntimeError\].*torchscript at batch 1,"
+    ):
+        prove(checkpoint, staged, inputs, within=tolerance(inputs["context"]))
+
+
 def test_the_report_tells_float32_torchs_own_distance(requests_run: Path, tmp_path: Path) -> None:
     report = json.loads((export_checkpoint(requests_run, out=tmp_path).path / "parity.json").read_text())
     assert report["reference"].endswith("float64")
