@@ -24,7 +24,8 @@ from export.tracing import named_outputs, tracing
 
 _SHARES = (1e-2, 1e-3, 1e-4, 3e-5, 1e-5, 3e-6, 1e-6, 3e-7)
 """Differences looked for, of what a tensor usually holds; the finest are float32's own rounding."""
-_ROUNDING = 1e-7
+_ROUNDING = 4e-7
+_MOST_GROWTH = 100.0
 _WINDOWS = 32
 _TINY = 1e-30
 _REORDERED = 1e-4
@@ -177,7 +178,7 @@ class _Comparison:
         for node, name in wrong:
             tensor = self.tensors[name]
             given += [self._passed_on(node, source, tensor) for source in node.input if source in right]
-            result = None if name in self.outputs else _expected(node, tensor, free)
+            result = self._giving(name) if name in self.outputs else _expected(node, tensor, free)
             if name not in self.outputs and (result is None or _reordered(node, tensor, result)):
                 continue  # an exporter's own step on its way to what torch does at once
             want = self.outputs[name] if result is None else result.values.reshape(tensor.shape)
@@ -192,11 +193,24 @@ class _Comparison:
             return _Jump(min(_share(tensor, want), 1.0) / max(given), text)
         return None
 
+    def _giving(self, name: str) -> _Result | None:
+        """The last operation of torch that gives an output's numbers."""
+        output = self.outputs[name]
+        same = (r for r in reversed(self.results) if r.values.size == output.size)
+        return next((r for r in same if np.array_equal(r.values.ravel(), output.ravel())), None)
+
     def _passed_on(self, node: onnx.NodeProto, source: str, tensor: np.ndarray) -> float:
         """What the error of an input is in an output: more where large numbers cancel, or are exponents."""
-        given = np.abs(self.tensors[source])
-        grows = given.max() if node.op_type == "Exp" else given.mean() / max(np.abs(tensor).mean(), _TINY)
-        return max(self.error[source], _ROUNDING) * max(1.0, float(grows))
+        given = self.tensors[source]
+        if node.op_type == "Exp":
+            grows = np.abs(given).max()
+        elif node.op_type in ("Mul", "Div"):
+            grows = 1.0
+        elif given.shape == tensor.shape:
+            grows = (_usual(given) / _usual(tensor)).max()
+        else:
+            grows = np.median(np.abs(given)) / max(np.median(np.abs(tensor)), _TINY)
+        return max(self.error[source], _ROUNDING) * min(max(1.0, float(grows)), _MOST_GROWTH)
 
     def _leading_to_outputs(self, right: set[str]) -> list[tuple[onnx.NodeProto, str]]:
         """Nodes and tensors, in the graph's order, that lead to an output through tensors none of which is right."""
@@ -262,8 +276,16 @@ def _share(got: np.ndarray, want: np.ndarray) -> float:
         return np.inf
     if got.ndim == 0:
         return float(abs(difference) / max(abs(want), _TINY))
-    size = np.abs(want).mean(axis=0)
-    usual = np.maximum(size, 0.1 * (size.mean(axis=-1, keepdims=True) if size.ndim > 1 else size.mean()))
-    mean = (np.abs(difference.mean(axis=0)) / np.maximum(usual, _TINY)).max()
+    mean = (np.abs(difference.mean(axis=0)) / _usual(want)).max()
     single = np.abs(difference).max() / max(np.abs(want).max(), _TINY)
     return float(max(mean, single / 30))
+
+
+def _usual(values: np.ndarray) -> np.ndarray:
+    """The size of a tensor at each place behind the first axis, and not much less than at those beside it.
+
+    Beside means the lower quarter on the last axis: more than half of the places may hold what stands for infinity.
+    """
+    size = np.abs(values).mean(axis=0)
+    least = np.quantile(size, 0.25, axis=-1, keepdims=True) if size.ndim else size
+    return np.maximum(size, np.maximum(0.1 * least, _TINY))

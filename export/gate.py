@@ -12,6 +12,7 @@ from export.compare import Judge
 from export.diverge import first_divergence
 from export.edge_windows import edge_windows, in_batches
 from export.errors import ExportError, ParityError
+from export.lean import lean
 from export.reference import make_reference
 from export.working_scale import working_scale
 from runtime import FcastError
@@ -65,21 +66,31 @@ def prove(
     try:
         parity.require_parity(checks)
     except ParityError as error:
-        where = first_divergence(checkpoint.model, (staged / ONNX).read_bytes(), _failing(checks, inputs, windows))
+        where = _first_divergence(checkpoint, staged, checks, inputs, windows)
         raise error if where is None else ParityError(f"{error}; {where}") from None
     return checks
 
 
-def _failing(
-    checks: list[parity.Check], inputs: dict[str, np.ndarray], windows: list[np.ndarray]
-) -> dict[str, np.ndarray]:
-    """Windows on which a difference shows: the worst one, and real ones up to the largest batch that failed."""
+def _first_divergence(
+    checkpoint: Checkpoint,
+    staged: Path,
+    checks: list[parity.Check],
+    inputs: dict[str, np.ndarray],
+    windows: list[np.ndarray],
+) -> str | None:
+    """Where a graph leaves the form that was exported: on real windows, else with the worst one among them."""
     failed = [check for check in checks if not check.passed]
     worst = max(failed, key=lambda check: check.used if check.worst else 0.0).worst
-    batch = min(max(check.batch for check in failed), _WATCHED)
-    picked = np.resize(np.arange(len(inputs["context"])), batch)
-    picked[0] = 0 if worst is None else worst.window
-    return {name: array[picked] for name, array in zip(inputs, windows, strict=True)}
+    picked = np.resize(np.arange(len(inputs["context"])), min(max(check.batch for check in failed), _WATCHED))
+    served, graph = lean(checkpoint.model), (staged / ONNX).read_bytes()
+    for first in (0, 0 if worst is None else worst.window):
+        picked[0] = first
+        where = first_divergence(
+            served, graph, {name: array[picked] for name, array in zip(inputs, windows, strict=True)}
+        )
+        if where is not None:
+            return where
+    return None
 
 
 def _plan(candidate: parity.Candidate, *, real: int, edges: int) -> list[list[np.ndarray]]:

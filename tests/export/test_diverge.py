@@ -49,15 +49,12 @@ def swap_gates(model: onnx.ModelProto) -> None:
 
 def scale_unit(model: onnx.ModelProto) -> None:
     """The unit that brings a forecast back to raw numbers, 0.000004 of it too large."""
-    last = [node for node in model.graph.node if node.op_type == "Exp"][-1].output[0]
-    names = {tensor.name for tensor in model.graph.initializer}
-    minus = next(node for node in model.graph.node if last in node.input)
-    times = next(node for node in model.graph.node if minus.output[0] in node.input)
-    change(model, next(name for name in times.input if name in names), lambda unit: unit * (1 + 4e-6))
+    change(model, "quantiles.unit", lambda unit: unit * (1 + 4e-6))
 
 
-def swap_features(model: onnx.ModelProto) -> None:
-    concat = next(node for node in model.graph.node if node.name == "/scaling/Concat_2")
+def swap_clock(model: onnx.ModelProto) -> None:
+    """The clock's features before the window's instead of after them."""
+    concat = node(model, "/members.0/Concat")
     concat.input[0], concat.input[1] = concat.input[1], concat.input[0]
 
 
@@ -80,23 +77,31 @@ def broken(monkeypatch: pytest.MonkeyPatch) -> Callable[[Edit], None]:
 @pytest.mark.parametrize(
     ("run", "edit", "said"),
     [
-        ("requests_run", swap_gates, r"torch network\.rnn \(GRU\), .* and node /network/rnn/GRU \(GRU\), output "),
-        ("requests_run", scale_unit, r"torch model \(Forecaster\), aten\.mul.* and node /Mul\w* \(Mul\), output "),
-        ("load_run", scale_unit, r"torch model \(Forecaster\), aten\.mul.* and node /Mul\w* \(Mul\), output "),
-        ("load_run", swap_features, r"torch scaling \(Scaling\), aten\.cat.* and node /scaling/Concat_2 \(Concat\), "),
+        (
+            "requests_run",
+            swap_gates,
+            r"members\.0\.network\.rnn \(GRU\), .* node /members\.0/network/rnn/GRU \(GRU\), ",
+        ),
+        (
+            "requests_run",
+            scale_unit,
+            r"quantiles \(LeanQuantiles\), aten\.mul.* node /quantiles/Mul_1 \(Mul\), output ",
+        ),
+        ("load_run", scale_unit, r"quantiles \(LeanQuantiles\), aten\.mul.* node /quantiles/Mul_1 \(Mul\), output "),
+        ("load_run", swap_clock, r"members\.0 \(\w+\), aten\.cat.* node /members\.0/Concat \(Concat\), output "),
         (
             "load_run",
-            lambda model: change(model, "head.bias", lambda bias: bias + 1e-3),
-            r"torch head \(Linear\), aten\.addmm.* and node /head/Gemm \(Gemm\), output '/head/Gemm_output_0', gives ",
+            lambda model: change(model, "members.0.head.head.bias", lambda bias: bias + 1e-3),
+            r"members\.0\.head\.head \(Linear\), aten\.addmm.* node /members\.0/head/head/Gemm \(Gemm\), output ",
         ),
     ],
-    ids=["gates in the wrong order", "a constant's 6th digit", "the same with a clock", "swapped features", "a bias"],
+    ids=["gates in the wrong order", "a constant's 6th digit", "the same with a clock", "swapped axes", "a bias"],
 )
 def test_the_first_wrong_node_is_named_beside_its_torch_module(
     request: pytest.FixtureRequest, broken: Callable[[Edit], None], tmp_path: Path, run: str, edit: Edit, said: str
 ) -> None:
     broken(edit)
-    with pytest.raises(ParityError, match=f"nothing was published; first difference: {said}") as error:
+    with pytest.raises(ParityError, match=f"nothing was published; first difference: torch {said}") as error:
         export_checkpoint(request.getfixturevalue(run), out=tmp_path)
     assert "between node" not in str(error.value)
     assert list(tmp_path.iterdir()) == []
@@ -108,7 +113,7 @@ def test_the_command_line_says_it_in_one_line(
     broken(swap_gates)
     result = CliRunner().invoke(main, [str(requests_run), "--out", str(tmp_path)])
     assert (result.exit_code, result.stdout) == (1, "")
-    assert "first difference: torch network.rnn (GRU)" in result.stderr
+    assert "first difference: torch members.0.network.rnn (GRU)" in result.stderr
     assert result.stderr.count("\n") == 1
 
 
@@ -126,8 +131,9 @@ def first(edit: Edit, model: str = "transformer", **params: int) -> str | None:
 
 def swap_axes(model: onnx.ModelProto) -> None:
     """Keys in the place of their transpose: heads of 12 over 12 steps fit either way."""
-    keys = [n for n in model.graph.node if n.op_type == "Transpose" and list(n.attribute[0].ints) == [0, 2, 3, 1]]
-    keys[0].attribute[0].ints[:] = [0, 2, 1, 3]
+    keys = node(model, "/network/layers.0/Transpose_1").attribute[0]
+    assert list(keys.ints) == [0, 1, 3, 2]
+    keys.ints[:] = [0, 1, 2, 3]
 
 
 @pytest.mark.parametrize(
@@ -153,8 +159,8 @@ def test_the_module_is_right_where_exporters_split_operations(edit: Edit, said: 
 def test_an_axis_swapped_inside_attention_is_placed_in_its_layer() -> None:
     found = first(swap_axes, d_model=48, nhead=4)
     assert found is not None
-    assert "torch network.layers.0 (_Layer), aten._scaled_dot_product" in found
-    assert found.startswith("first difference: between node /network/layers.0/")
+    assert "torch network.layers.0 (_Layer), aten.bmm.default, gives " in found
+    assert "node /network/layers.0/MatMul (MatMul), output " in found
 
 
 def test_a_right_graph_has_no_first_difference() -> None:

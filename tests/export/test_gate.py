@@ -12,7 +12,7 @@ import pytest
 
 from export.artifact import export_checkpoint
 from export.edge_windows import SPIKE, edge_windows, in_batches
-from export.errors import ParityError
+from export.errors import ExportError, ParityError
 from export.gate import BATCHES, prove
 from export.parity import tolerance
 from tests.runtime.conftest import replace_file
@@ -74,21 +74,47 @@ def test_every_way_of_running_what_is_staged_is_checked(load_run: Path, tmp_path
     assert len((published.path / "parity.json").read_bytes()) < 100_000
 
 
-def test_a_batch_silently_frozen_to_one_is_caught_with_the_node_that_holds_it(load_run: Path, tmp_path: Path) -> None:
+def frozen_to_one(graph: bytes, *, openly: bool) -> bytes:
+    """`view(-1, H, V, Q)` as an exporter writes it that took the batch of its example for a constant."""
+    model = onnx.load_from_string(graph)
+    at, node = next((i, n) for i, n in enumerate(model.graph.node) if n.name == "/members.0/head/Reshape")
+    shape = next(tensor for tensor in model.graph.initializer if tensor.name == node.input[1])
+    found = onnx.numpy_helper.to_array(shape).copy()
+    found[0] = 1
+    if openly:
+        shape.CopyFrom(onnx.numpy_helper.from_array(found, shape.name))
+    else:  # computed on the way, so that the graph's outputs still look as if they had a batch
+        for name, values in (("frozen", found.astype(np.float32)), ("none", np.zeros((), np.float32))):
+            model.graph.initializer.append(onnx.numpy_helper.from_array(values, name))
+        node.input[1] = "frozen_shape"
+        for made in (
+            onnx.helper.make_node("Cast", ["moved"], ["frozen_shape"], to=onnx.TensorProto.INT64),
+            onnx.helper.make_node("Add", ["nothing", "frozen"], ["moved"]),
+            onnx.helper.make_node("Mul", ["most", "none"], ["nothing"]),
+            onnx.helper.make_node("ReduceMax", ["context"], ["most"], keepdims=0),
+        ):
+            model.graph.node.insert(at, made)
+    return bytes(model.SerializeToString())
+
+
+@pytest.mark.parametrize(
+    ("openly", "error", "said"),
+    [
+        (True, ExportError, r"runtime: .*expected 'forecast' to be .*\(batch, 4, 3, 7\), got .*\(1, 4, 3, 7\)"),
+        (False, ParityError, r"from onnx at batch 2 .* running Reshape node. Name:'/members.0/head/Reshape'"),
+    ],
+    ids=["the graph says so", "the graph hides it"],
+)
+def test_a_batch_silently_frozen_to_one_is_caught(
+    load_run: Path, tmp_path: Path, openly: bool, error: type[Exception], said: str
+) -> None:
     staged = export_checkpoint(load_run, out=tmp_path).path
-    model = onnx.load(staged / "model.onnx")
-    for node in model.graph.node:  # `view(-1, H, V, Q)` as an exporter writes it that took the batch for a constant
-        if node.name == "/Reshape":
-            shape = next(tensor for tensor in model.graph.initializer if tensor.name == node.input[1])
-            found = onnx.numpy_helper.to_array(shape).copy()
-            found[0] = 1
-            shape.CopyFrom(onnx.numpy_helper.from_array(found, shape.name))
-    replace_file(staged, "model.onnx", model.SerializeToString())
+    replace_file(staged, "model.onnx", frozen_to_one((staged / "model.onnx").read_bytes(), openly=openly))
     checkpoint = load_checkpoint(load_run)
     inputs = {name: checkpoint.windows[name] for name in ("context", "time_s")}
-    with pytest.raises(ParityError, match=r"from onnx at batch 2 .*running Reshape node. Name:'/Reshape'") as error:
+    with pytest.raises(error, match=said) as raised:
         prove(checkpoint, staged, inputs, within=tolerance(inputs["context"]))
-    assert "onnx at batch 1," not in str(error.value)  # which is all that this graph can do
+    assert "onnx at batch 1," not in str(raised.value)  # which is all that this graph can do
 
 
 def test_a_static_batch_file_is_proven_at_its_batch(load_run: Path, tmp_path: Path) -> None:
