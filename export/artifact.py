@@ -16,6 +16,8 @@ from export import parity
 from export.gate import TORCHSCRIPT, prove
 from export.lean import lean
 from export.manifest import graph_metadata, json_bytes, manifest_bytes, manifest_facts
+from export.precision import FP32, PRECISIONS
+from export.precision_gate import MAX_SKILL_LOSS, check_max_skill_loss, convert_staged
 from export.publish import check_name, publish, staging, write_file
 from export.to_onnx import EXPORTER, OPSETS, to_onnx
 from export.to_torchscript import to_torchscript
@@ -37,7 +39,8 @@ class Published:
         path: `<out>/<name>/<version>`.
         files: name -> size in bytes.
         opset: ONNX operator set of model.onnx.
-        checks: the comparisons it passed.
+        checks: the comparisons it passed; in another precision than fp32, those of the graph it was converted from.
+        precision: what the conversion cost, as in parity.json; None for fp32.
         seconds: from start to end.
     """
 
@@ -47,6 +50,7 @@ class Published:
     files: dict[str, int]
     opset: int
     checks: list[parity.Check]
+    precision: dict[str, Any] | None
     seconds: float
 
 
@@ -57,6 +61,8 @@ def export_checkpoint(
     out: str | Path = "artifacts",
     name: str | None = None,
     opset: int = OPSETS[1],
+    precision: str = FP32,
+    max_skill_loss: float = MAX_SKILL_LOSS,
     atol: float = parity.ATOL,
     rtol: float = parity.RTOL,
 ) -> Published:
@@ -67,8 +73,10 @@ def export_checkpoint(
         formats: "onnx" and "torchscript"; model.onnx is always there, since the runtime serves it, and
             "torchscript" adds model.pt.
         out: the repository of artifacts; made if missing.
-        name: the artifact's name; the architecture's if None.
+        name: the artifact's name; the architecture's if None, with `-fp16` or `-int8` in these precisions.
         opset: ONNX operator set, 17 to 20.
+        precision: "fp32", or "fp16" or "int8" for a converted graph; see export/precision.py.
+        max_skill_loss: how much wQL on validation windows may rise by a conversion, as a share.
         atol: absolute tolerance in units of each channel's mean.
         rtol: relative tolerance.
 
@@ -85,8 +93,12 @@ def export_checkpoint(
     unknown = sorted(set(formats) - set(FORMATS))
     if unknown:
         raise ConfigError(f"--format: expected {' or '.join(FORMATS)}, got {unknown[0]}; correct it")
+    _check_precision(precision, formats)
+    check_max_skill_loss(max_skill_loss)
     checkpoint = load_checkpoint(path)
-    name = check_name(checkpoint.meta["model"]["name"] if name is None else name)
+    # A host takes the newest version of a name: it must not change precision by accident.
+    suffix = "" if precision == FP32 else f"-{precision}"
+    name = check_name(checkpoint.meta["model"]["name"] + suffix if name is None else name)
     inputs = _real_inputs(checkpoint)
     golden = _golden(checkpoint, inputs)
     outputs = [key for key in golden if key not in inputs]
@@ -119,6 +131,19 @@ def export_checkpoint(
         seal(staged, 1)  # the gate loads what is staged as a host would
         checks = prove(checkpoint, staged, inputs, within=within)
         report = parity.parity_json(checks, within=within, channels=facts["channels"], windows=len(inputs["context"]))
+        if precision != FP32:
+            facts["precision"] = precision
+            converted, measured = convert_staged(
+                checkpoint,
+                staged,
+                inputs,
+                precision=precision,
+                max_skill_loss=max_skill_loss,
+                seal=lambda: seal(staged, 1),
+            )
+            report |= {"fp32_tolerances": report["tolerances"], **measured}
+            windows = {key: golden[key] for key in inputs}
+            write_file(staged / GOLDEN, _npz(windows | converted.predict_outputs(*windows.values())))
         write_file(staged / PARITY, json_bytes(report))
         folder, version = publish(staged, out=out, name=name, config=config_pbtxt(facts), seal=seal)
     return Published(
@@ -128,8 +153,19 @@ def export_checkpoint(
         files=sizes,
         opset=opset,
         checks=checks,
+        precision=report.get("precision"),
         seconds=perf_counter() - started,
     )
+
+
+def _check_precision(precision: str, formats: Sequence[str]) -> None:
+    if precision not in PRECISIONS:
+        raise ConfigError(f"--precision: expected {', '.join(PRECISIONS)}, got {precision}; correct it")
+    if precision != FP32 and "torchscript" in formats:
+        raise ConfigError(
+            f"--format torchscript: expected --precision {FP32}, got {precision}; only ONNX graphs are converted, "
+            "export TorchScript by itself"
+        )
 
 
 def _real_inputs(checkpoint: Checkpoint) -> dict[str, np.ndarray]:

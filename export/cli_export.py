@@ -18,6 +18,7 @@ Examples:
   fcast-export runs/gru
   fcast-export runs/gru --format onnx --format torchscript --name chat-load
   fcast-export runs/gru --out /srv/models --json
+  fcast-export runs/lstm --precision int8
 
 \b
 Exit code: 0 published, 1 refused or failed (nothing is published), 2 wrong usage.
@@ -46,6 +47,21 @@ Exit code: 0 published, 1 refused or failed (nothing is published), 2 wrong usag
 @click.option("--name", help="Name of the artifact.  [default: the model's name]")
 @click.option("--opset", type=int, default=20, show_default=True, help="ONNX operator set, 17 to 20.")
 @click.option(
+    "--precision",
+    type=click.Choice(["fp32", "fp16", "int8"]),
+    default="fp32",
+    show_default=True,
+    help="Convert the weights of model.onnx. Without --name the artifact is then called after the model with -fp16 or "
+    "-int8 behind: hosts take the newest version of a name, and should not change precision by accident.",
+)
+@click.option(
+    "--max-skill-loss",
+    type=float,
+    default=0.01,
+    show_default=True,
+    help="Refuse a conversion that raises wQL on validation windows by more than this share.",
+)
+@click.option(
     "--atol",
     type=float,
     default=1e-5,
@@ -60,6 +76,8 @@ def main(
     out: str,
     name: str | None,
     opset: int,
+    precision: str,
+    max_skill_loss: float,
     atol: float,
     rtol: float,
     as_json: bool,
@@ -74,7 +92,15 @@ def main(
     with warnings.catch_warnings():
         warnings.showwarning = lambda message, *_, **__: click.echo(f"Warning: {message}", err=True)
         published = export_checkpoint(
-            checkpoint, formats=formats, out=out, name=name, opset=opset, atol=atol, rtol=rtol
+            checkpoint,
+            formats=formats,
+            out=out,
+            name=name,
+            opset=opset,
+            precision=precision,
+            max_skill_loss=max_skill_loss,
+            atol=atol,
+            rtol=rtol,
         )
     click.echo(json.dumps(_as_json(published)) if as_json else _as_text(published))
 
@@ -103,6 +129,7 @@ def _as_json(published: Published) -> dict[str, object]:
         "files": published.files,
         "opset": published.opset,
         "parity": _parity(published),
+        "precision": published.precision,
         "seconds": round(published.seconds, 3),
     }
 
@@ -113,9 +140,11 @@ def _as_text(published: Published) -> str:
         lines.append(f"  {file:<14} {size / 1000:9.1f} kB")
     for form, row in _parity(published).items():
         lines.append(
-            f"  parity {form}: {row['forecasts']} real forecasts differ by at most {row['max_rel']:.1e} relative, "
+            f"  parity {form}{'' if published.precision is None else ' in fp32'}: {row['forecasts']} real forecasts differ by at most {row['max_rel']:.1e} relative, "
             f"{row['max_abs']:.1e} absolute ({row['max_abs_channel']}); {row['used']:.1%} of the tolerance"
         )
+    if published.precision is not None:
+        lines += _precision_lines(published.precision)
     lines += [
         f"  opset {published.opset}, {published.seconds:.1f} s",
         "Next:",
@@ -123,3 +152,19 @@ def _as_text(published: Published) -> str:
         f"  python -c 'from runtime import Predictor; print(Predictor(\"{published.path.parent}\").device)'",
     ]
     return "\n".join(lines)
+
+
+def _precision_lines(cost: dict[str, Any]) -> list[str]:
+    """What a conversion cost, for people."""
+    skill, latency = cost["skill_loss"]["validation"], cost["latency_ratio"]
+    shares = [row["p99_of_iqr"] for row in cost["difference"]["forecast"].values() if row["p99_of_iqr"] is not None]
+    times = ", ".join(f"{ratio:.2f} at batch {batch}" for batch, ratio in latency.items())
+    lines = [
+        f"  {cost['precision']}: {cost['weights_converted']:.0%} of the weights; size {cost['size_ratio']:.2f} and time {times}, "
+        "of fp32",
+        f"  {cost['precision']}: wQL {skill['loss']:+.3%} on {skill['windows']} validation windows, "
+        f"{cost['max_skill_loss']:.2%} allowed",
+    ]
+    if shares:
+        lines.append(f"  {cost['precision']}: 99% of forecasts differ by at most {max(shares):.1%} of the quartile range")
+    return lines
