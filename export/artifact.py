@@ -133,17 +133,17 @@ def export_checkpoint(
         report = parity.parity_json(checks, within=within, channels=facts["channels"], windows=len(inputs["context"]))
         if precision != FP32:
             facts["precision"] = precision
-            converted, measured = convert_staged(
+            golden, measured = convert_staged(
                 checkpoint,
                 staged,
                 inputs,
                 precision=precision,
                 max_skill_loss=max_skill_loss,
+                golden_most=_GOLDEN_WINDOWS,
                 seal=lambda: seal(staged, 1),
             )
             report |= {"fp32_tolerances": report["tolerances"], **measured}
-            windows = {key: golden[key] for key in inputs}
-            write_file(staged / GOLDEN, _npz(windows | converted.predict_outputs(*windows.values())))
+            write_file(staged / GOLDEN, _npz(golden))
         write_file(staged / PARITY, json_bytes(report))
         folder, version = publish(staged, out=out, name=name, config=config_pbtxt(facts), seal=seal)
     return Published(

@@ -138,9 +138,10 @@ def _as_text(published: Published) -> str:
     lines = [f"Published {published.path}"]
     for file, size in published.files.items():
         lines.append(f"  {file:<14} {size / 1000:9.1f} kB")
+    of = "" if published.precision is None else " in fp32"
     for form, row in _parity(published).items():
         lines.append(
-            f"  parity {form}{'' if published.precision is None else ' in fp32'}: {row['forecasts']} real forecasts differ by at most {row['max_rel']:.1e} relative, "
+            f"  parity {form}{of}: {row['forecasts']} real forecasts differ by at most {row['max_rel']:.1e} relative, "
             f"{row['max_abs']:.1e} absolute ({row['max_abs_channel']}); {row['used']:.1%} of the tolerance"
         )
     if published.precision is not None:
@@ -159,12 +160,13 @@ def _precision_lines(cost: dict[str, Any]) -> list[str]:
     skill, latency = cost["skill_loss"]["validation"], cost["latency_ratio"]
     shares = [row["p99_of_iqr"] for row in cost["difference"]["forecast"].values() if row["p99_of_iqr"] is not None]
     times = ", ".join(f"{ratio:.2f} at batch {batch}" for batch, ratio in latency.items())
+    kind = cost["precision"]
     lines = [
-        f"  {cost['precision']}: {cost['weights_converted']:.0%} of the weights; size {cost['size_ratio']:.2f} and time {times}, "
-        "of fp32",
-        f"  {cost['precision']}: wQL {skill['loss']:+.3%} on {skill['windows']} validation windows, "
-        f"{cost['max_skill_loss']:.2%} allowed",
+        f"  {kind}: {cost['weights_converted']:.0%} of the weights; of fp32, size {cost['size_ratio']:.2f}, time {times}",
+        f"  {kind}: wQL {skill['loss']:+.3%} on {skill['windows']} validation windows, {cost['max_skill_loss']:.2%} allowed",
     ]
     if shares:
-        lines.append(f"  {cost['precision']}: 99% of forecasts differ by at most {max(shares):.1%} of the quartile range")
+        lines.append(
+            f"  {cost['precision']}: 99% of forecasts differ by at most {max(shares):.1%} of the quartile range"
+        )
     return lines

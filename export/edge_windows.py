@@ -37,9 +37,7 @@ def edge_windows(inputs: Mapping[str, np.ndarray], channels: Sequence[str]) -> t
     return [name for name, _ in found], edges
 
 
-def _contexts(
-    context: np.ndarray, ordinary: np.ndarray, channels: Sequence[str]
-) -> Iterator[tuple[str, np.ndarray]]:
+def _contexts(context: np.ndarray, ordinary: np.ndarray, channels: Sequence[str]) -> Iterator[tuple[str, np.ndarray]]:
     """Name and (L, C) values of each."""
     typical, largest, smallest = (f(context, axis=(0, 1)) for f in (np.mean, np.max, np.min))
     silence = np.zeros_like(ordinary)

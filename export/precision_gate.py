@@ -24,6 +24,7 @@ from export.precision import CONVERSIONS, converted_share
 from export.precision_trial import BATCHES, convert_apart
 from export.publish import write_file
 from export.skill import losses, targets, windows_by_part
+from export.steadiness import golden_windows, require_steady, run, run_beside, steadiness
 from runtime import Predictor
 from runtime.manifest import output_channels
 from training.checkpoint import Checkpoint
@@ -57,8 +58,9 @@ def convert_staged(
     *,
     precision: str,
     max_skill_loss: float,
+    golden_most: int,
     seal: Callable[[], None],
-) -> tuple[Predictor, dict[str, Any]]:
+) -> tuple[dict[str, np.ndarray], dict[str, Any]]:
     """Put a converted graph in the place of a staged fp32 one that has been proven, and judge it.
 
     Args:
@@ -67,10 +69,11 @@ def convert_staged(
         inputs: real windows by input name.
         precision: of `CONVERSIONS`.
         max_skill_loss: how much wQL on validation windows may rise, as a share.
+        golden_most: how many golden windows to choose at most.
         seal: writes the manifest again, for the graph that is there now.
 
     Returns:
-        The converted graph, loaded, and its keys for parity.json.
+        Golden windows with the converted graph's own forecasts, and its keys for parity.json.
 
     Raises:
         ExportError: the conversion failed, or costs more quality than allowed.
@@ -88,19 +91,19 @@ def convert_staged(
     seal()
     converted = Predictor(staged, device="cpu")
 
-    found = {batch: _run(converted, inputs, batch) for batch in BATCHES}
+    found = {batch: run(converted, inputs, batch) for batch in BATCHES}
     for batch, outputs in found.items():
-        at_edges = _run(converted, edges, batch)
-        for run, edge_names in ((outputs, None), (at_edges, names)):
-            _require_sound(run, edge_names, where=f"{precision} at batch {batch}")
+        _require_sound(outputs, None, where=f"{precision} at batch {batch}")
+        _require_sound(run(converted, edges, batch), names, where=f"{precision} at batch {batch}")
     within = parity.tolerance(inputs["context"], **TOLERANCES[precision])
+    allowed = steadiness(checkpoint.trained, within)
     levels = checkpoint.meta["levels"]
-    source = _run(fp32, inputs, BATCHES[-1])
+    source = run(fp32, inputs, BATCHES[-1])
     parts = windows_by_part(checkpoint)
 
     def loss(runs: Iterable[Outputs], part: str) -> dict[str, Any]:
         rows = parts[part]
-        return losses([_rows(run, rows) for run in runs], _rows(source, rows), target[rows], levels)
+        return losses([_rows(outputs, rows) for outputs in runs], _rows(source, rows), target[rows], levels)
 
     skill = {part: loss(found.values(), part) for part, rows in parts.items() if rows.any()}
     _require_skill(skill["validation"], precision, max_skill_loss)
@@ -111,29 +114,13 @@ def convert_staged(
         "latency_ratio": {str(batch): _latency_ratio(fp32, converted, inputs, batch, n) for batch, n in _TIMED.items()},
         "max_skill_loss": max_skill_loss,
         "skill_loss": skill,
-        "skill_loss_beside_edge_windows": loss([_beside(converted, inputs, edges)], "validation")["loss"],
-        "batches": {"compared": list(BATCHES), "used": _require_one_answer(found, within, precision)},
+        "skill_loss_beside_edge_windows": loss([run_beside(converted, inputs, edges)], "validation")["loss"],
+        "batches": {"compared": list(BATCHES), "used": require_steady(found, allowed, precision=precision)},
         "difference": _differences(checkpoint, found[BATCHES[-1]], inputs),
     }
     scale = dict(zip(checkpoint.meta["channels"], within.scale, strict=True))
-    return converted, {"tolerances": TOLERANCES[precision] | {"channel_scale": scale}, "precision": report}
-
-
-def _run(predictor: Predictor, inputs: dict[str, np.ndarray], batch: int) -> Outputs:
-    """All windows, some at a time."""
-    starts = range(0, len(inputs["context"]), batch)
-    parts = [predictor.predict_outputs(*(array[at : at + batch] for array in inputs.values())) for at in starts]
-    return {name: np.concatenate([part[name] for part in parts]) for name in parts[0]}
-
-
-def _beside(predictor: Predictor, inputs: dict[str, np.ndarray], edges: dict[str, np.ndarray]) -> Outputs:
-    """All windows in pairs, each pair in a batch with an edge window, which sets the quantisation steps of all three."""
-    parts = []
-    for at in range(0, len(inputs["context"]), 2):
-        odd = {key: edge[at // 2 % len(edge)][None] for key, edge in edges.items()}
-        batch = [np.concatenate((array[at : at + 2], odd[key])) for key, array in inputs.items()]
-        parts.append({name: output[:-1] for name, output in predictor.predict_outputs(*batch).items()})
-    return {name: np.concatenate([part[name] for part in parts]) for name in parts[0]}
+    golden = golden_windows(converted, inputs, found, allowed, most=golden_most)
+    return golden, {"tolerances": TOLERANCES[precision] | {"channel_scale": scale}, "precision": report}
 
 
 def _rows(outputs: Outputs, rows: np.ndarray) -> Outputs:
@@ -156,28 +143,11 @@ def _require_sound(outputs: Outputs, edges: Sequence[str] | None, *, where: str)
             )
 
 
-def _require_one_answer(found: dict[int, Outputs], within: parity.Tolerance, precision: str) -> float:
-    """Pass when every batch size gives the same forecasts, and return the share of the tolerance that was used."""
-    reference, used = found[BATCHES[-1]], 0.0
-    for batch, outputs in found.items():
-        for name, output in outputs.items():
-            limit = within.limit(reference[name])
-            share = float((np.abs(output - reference[name]) / limit).max())
-            if share > 1:
-                raise ParityError(
-                    f"precision: expected the forecasts of {precision} at batch {batch} within the tolerance of those "
-                    f"at batch {BATCHES[-1]}, got a difference of {share:.1f} times the tolerance in {name}; "
-                    "nothing was published: export it as fp32"
-                )
-            used = max(used, share)
-    return used
-
-
 def _require_skill(found: dict[str, Any], precision: str, most: float) -> None:
-    if found["loss"] > most:
+    if not found["loss"] <= most:
         raise ExportError(
-            f"--precision {precision}: expected wQL to rise by at most {most:.2%} over fp32, got {found['loss']:+.2%} on "
-            f"{found['windows']} validation windows; nothing was published: export it as fp32, or allow more with "
+            f"--precision {precision}: expected wQL to rise by at most {most:.2%} over fp32, got {found['loss']:+.2%} "
+            f"on {found['windows']} validation windows; nothing was published: export it as fp32, or allow more with "
             "--max-skill-loss"
         )
 
@@ -201,7 +171,9 @@ def _differences(checkpoint: Checkpoint, found: Outputs, inputs: dict[str, np.nd
     return report
 
 
-def _latency_ratio(fp32: Predictor, converted: Predictor, inputs: dict[str, np.ndarray], batch: int, calls: int) -> float:
+def _latency_ratio(
+    fp32: Predictor, converted: Predictor, inputs: dict[str, np.ndarray], batch: int, calls: int
+) -> float:
     """Median time of a call over that of fp32; they take turns at being first, as the second finds a warm cache."""
     picked = np.arange(batch) % len(inputs["context"])
     arrays = [np.ascontiguousarray(array[picked]) for array in inputs.values()]

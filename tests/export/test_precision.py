@@ -4,6 +4,8 @@ from __future__ import annotations
 
 import json
 import re
+from collections.abc import Callable
+from functools import cache
 from pathlib import Path
 from typing import Any
 
@@ -15,7 +17,7 @@ from click.testing import CliRunner
 from export.artifact import export_checkpoint
 from export.cli_export import main
 from export.errors import ExportError, ParityError
-from export.precision import CONVERSIONS, PRECISIONS
+from export.precision import CONVERSIONS
 from export.precision_trial import convert_apart
 from runtime import Predictor
 from runtime.verify import verify
@@ -28,26 +30,35 @@ from training.config import build_runs
 from training.errors import ConfigError
 from training.run import prepare
 
-MODELS = ("lstm", "gru", "dlinear", "transformer")
+MODELS = [
+    "lstm",
+    *(pytest.param(model, marks=pytest.mark.slow) for model in ("gru", "dlinear", "transformer", "multiscale")),
+]
 NARROW = {"fp16": {onnx.TensorProto.FLOAT16}, "int8": {onnx.TensorProto.INT8, onnx.TensorProto.UINT8}}
 
 
+Export = Callable[..., Path]
+
+
 @pytest.fixture(scope="module")
-def runs(tmp_path_factory: pytest.TempPathFactory) -> dict[str, Path]:
-    """A run folder of each model, with a clock and demand."""
+def export(tmp_path_factory: pytest.TempPathFactory) -> Export:
+    """The n-th version of a model with a clock and demand in a precision; trained and exported when first asked for."""
     out = tmp_path_factory.mktemp("precision")
-    return {model: train(out / model, series="load", model=model, calendar="day+week") for model in MODELS}
+
+    @cache
+    def run(model: str) -> Path:
+        return train(out / "runs" / model, series="load", model=model, calendar="day+week")
+
+    @cache
+    def version(model: str, precision: str, number: int = 1) -> Path:
+        return export_checkpoint(run(model), out=out / "artifacts", precision=precision).path
+
+    return version
 
 
 @pytest.fixture(scope="module")
-def exported(runs: dict[str, Path], tmp_path_factory: pytest.TempPathFactory) -> dict[str, Path]:
-    """Every model in every precision, and lstm in int8 twice."""
-    out = tmp_path_factory.mktemp("artifacts")
-    for model in MODELS:
-        for precision in PRECISIONS:
-            export_checkpoint(runs[model], out=out, precision=precision)
-    export_checkpoint(runs["lstm"], out=out, precision="int8")
-    return {folder.name: folder for folder in out.iterdir() if folder.is_dir()}
+def load_gru(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    return train(tmp_path_factory.mktemp("precision") / "gru", series="load", model="gru", calendar="day+week")
 
 
 def report_of(version: Path) -> dict[str, Any]:
@@ -56,10 +67,9 @@ def report_of(version: Path) -> dict[str, Any]:
 
 @pytest.mark.parametrize("precision", CONVERSIONS)
 @pytest.mark.parametrize("model", MODELS)
-def test_a_converted_artifact_verifies_and_keeps_the_contract(
-    exported: dict[str, Path], model: str, precision: str
-) -> None:
-    folder, fp32 = exported[f"{model}-{precision}"], exported[model]
+def test_a_converted_artifact_verifies_and_keeps_the_contract(export: Export, model: str, precision: str) -> None:
+    folder, fp32 = export(model, precision).parent, export(model, "fp32").parent
+    assert folder.name == f"{model}-{precision}"
     assert verify(folder, device="cpu").problems == []
     predictor, reference = Predictor(folder, device="cpu"), Predictor(fp32, device="cpu")
     assert (predictor.manifest["precision"], reference.manifest["precision"]) == (precision, "fp32")
@@ -75,8 +85,8 @@ def test_a_converted_artifact_verifies_and_keeps_the_contract(
 
 @pytest.mark.parametrize("precision", CONVERSIONS)
 @pytest.mark.parametrize("model", MODELS)
-def test_the_ends_of_the_graph_stay_float32(exported: dict[str, Path], model: str, precision: str) -> None:
-    converted, reference = (Predictor(exported[name], device="cpu") for name in (f"{model}-{precision}", model))
+def test_the_ends_of_the_graph_stay_float32(export: Export, model: str, precision: str) -> None:
+    converted, reference = (Predictor(export(model, name), device="cpu") for name in (precision, "fp32"))
     context = np.full((1, 12, 3), 1e6, np.float32)  # beyond float16
     np.testing.assert_allclose(
         converted.predict(context, time_s=1.7e9), reference.predict(context, time_s=1.7e9), rtol=0.3
@@ -85,8 +95,8 @@ def test_the_ends_of_the_graph_stay_float32(exported: dict[str, Path], model: st
 
 @pytest.mark.parametrize("precision", CONVERSIONS)
 @pytest.mark.parametrize("model", MODELS)
-def test_the_report_has_what_the_conversion_cost(exported: dict[str, Path], model: str, precision: str) -> None:
-    report = report_of(exported[f"{model}-{precision}"] / "1")
+def test_the_report_has_what_the_conversion_cost(export: Export, model: str, precision: str) -> None:
+    report = report_of(export(model, precision))
     cost = report["precision"]
     assert cost["precision"] == precision
     assert 0 < cost["weights_converted"] <= 1
@@ -100,13 +110,14 @@ def test_the_report_has_what_the_conversion_cost(exported: dict[str, Path], mode
     assert report["tolerances"]["rtol"] > report["fp32_tolerances"]["rtol"]
 
 
-def test_only_the_head_of_a_gru_is_quantised_and_the_report_says_so(exported: dict[str, Path]) -> None:
-    converted = {model: report_of(exported[f"{model}-int8"] / "1")["precision"] for model in ("gru", "lstm")}
+def test_only_the_head_of_a_gru_is_quantised_and_the_report_says_so(export: Export) -> None:
+    converted = {model: report_of(export(model, "int8"))["precision"] for model in ("gru", "lstm")}
     assert converted["gru"]["weights_converted"] < 0.9 < converted["lstm"]["weights_converted"]
 
 
-def test_a_conversion_gives_the_same_bytes_again(exported: dict[str, Path]) -> None:
-    first, second = (exported["lstm-int8"] / version for version in ("1", "2"))
+@pytest.mark.parametrize("precision", CONVERSIONS)
+def test_a_conversion_gives_the_same_bytes_again(export: Export, precision: str) -> None:
+    first, second = export("lstm", precision), export("lstm", precision, 2)
     for file in ("model.onnx", "golden.npz"):
         assert (first / file).read_bytes() == (second / file).read_bytes()
     reports = [report_of(version) for version in (first, second)]
@@ -142,9 +153,9 @@ def test_what_a_child_does_not_survive_is_an_error_and_nothing_is_published(
     assert not (tmp_path / "out").exists()
 
 
-def test_a_child_that_hangs_is_ended(exported: dict[str, Path], tmp_path: Path) -> None:
+def test_a_child_that_hangs_is_ended(export: Export, tmp_path: Path) -> None:
     with pytest.raises(ExportError, match=r"got nothing for 0\.5 s; nothing was published"):
-        convert_apart(stand_in.hang, exported["gru"] / "1", tmp_path, {}, precision="int8", timeout_s=0.5)
+        convert_apart(stand_in.hang, export("lstm", "fp32"), tmp_path, {}, precision="int8", timeout_s=0.5)
 
 
 def test_forecasts_that_are_no_numbers_are_refused(
@@ -184,15 +195,13 @@ def test_the_command_prints_what_the_conversion_cost(load_gru: Path, tmp_path: P
     options = [str(load_gru), "--out", str(tmp_path), "--precision", "int8"]
     text = CliRunner().invoke(main, options).stdout
     assert text.startswith(f"Published {tmp_path}/gru-int8/1\n")
-    for line in (r"int8: \d+% of the weights; size 0\.\d+ and time", r"int8: wQL [+-]\d\.\d+% on \d+ validation windows"):
+    for line in (
+        r"int8: \d+% of the weights; of fp32, size 0\.\d+, time",
+        r"int8: wQL [+-]\d\.\d+% on \d+ validation windows",
+    ):
         assert re.search(line, text)
     found = json.loads(CliRunner().invoke(main, [*options, "--json"]).stdout)
     assert found["precision"] == report_of(tmp_path / "gru-int8/2")["precision"]
-
-
-@pytest.fixture
-def load_gru(runs: dict[str, Path]) -> Path:
-    return runs["gru"]
 
 
 def test_a_checkpoint_without_targets_cannot_be_judged(
