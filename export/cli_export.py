@@ -160,10 +160,11 @@ def _precision_lines(cost: dict[str, Any]) -> list[str]:
     skill, latency = cost["skill_loss"]["validation"], cost["latency_ratio"]
     shares = [row["p99_of_iqr"] for row in cost["difference"]["forecast"].values() if row["p99_of_iqr"] is not None]
     times = ", ".join(f"{ratio:.2f} at batch {batch}" for batch, ratio in latency.items())
-    kind = cost["precision"]
+    kind, size, weights = cost["precision"], cost["size_ratio"], cost["weights_converted"]
     lines = [
-        f"  {kind}: {cost['weights_converted']:.0%} of the weights; of fp32, size {cost['size_ratio']:.2f}, time {times}",
-        f"  {kind}: wQL {skill['loss']:+.3%} on {skill['windows']} validation windows, {cost['max_skill_loss']:.2%} allowed",
+        f"  {kind}: {weights:.0%} of the weights; of fp32, size {size:.2f}, time {times}",
+        f"  {kind}: wQL {skill['loss']:+.3%} on {skill['windows']} validation windows, at most "
+        f"{cost['max_skill_loss']:.2%} allowed",
     ]
     if shares:
         lines.append(
