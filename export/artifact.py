@@ -142,7 +142,9 @@ def export_checkpoint(
                 golden_most=_GOLDEN_WINDOWS,
                 seal=lambda: seal(staged, 1),
             )
-            report |= {"fp32_tolerances": report["tolerances"], **measured}
+            report["fp32_tolerances"] = report["tolerances"]
+            report["tolerances"] = report["tolerances"] | measured["tolerances"]
+            report["precision"] = measured["precision"]
             write_file(staged / GOLDEN, _npz(golden))
         write_file(staged / PARITY, json_bytes(report))
         folder, version = publish(staged, out=out, name=name, config=config_pbtxt(facts), seal=seal)

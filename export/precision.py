@@ -1,13 +1,16 @@
-"""A float32 graph in another precision: what carries weights is converted, everything around it stays float32.
+"""A float32 graph in another precision: the architecture's weights are converted, everything around it stays float32.
 
-Raw values reach 1e6 and beyond, where float16 ends at 65,504 and int8 has 256 steps for all of them. So the clock, the
-scaling, its inverse and the sums that order the quantiles keep their float32 (and float64) in both precisions, and
-inputs and outputs stay as they are. docs/parity.md has the measurements behind these choices.
+Raw values reach 1e6 and beyond, where float16 ends at 65,504 and int8 has 256 steps for all of them; the level of a
+window, a logarithm, is added to the output of the head. So the clock, the scaling, the head and the way back to raw
+units keep their float32 (and float64) in both precisions, and inputs and outputs stay as they are. They are matrices
+too: what belongs to the architecture, `network` in a forecaster, is told by the name of its module, which the exporter
+gives to nodes and weights. docs/parity.md has the measurements behind these choices.
 """
 
 from __future__ import annotations
 
 import json
+import re
 import tempfile
 from collections.abc import Callable
 from pathlib import Path
@@ -22,11 +25,12 @@ if TYPE_CHECKING:
 
 FP32 = "fp32"
 _WEIGHTED = ("MatMul", "Gemm", "Conv", "LSTM", "GRU", "RNN")
+_NETWORK = re.compile(r"(^|[/.])network[/.]")
 _QUANTISED = ("MatMul", "LSTM")  # a Gemm becomes a MatMul; ONNX Runtime has no dynamically quantised GRU
 
 
 def to_fp16(model: onnx.ModelProto) -> onnx.ModelProto:
-    """Every operator that has weights computes in float16, between casts from and to float32.
+    """Every operator of the architecture that has weights computes in float16, between casts from and to float32.
 
     `onnxruntime.transformers.float16` is not used: it takes the graph's inputs and outputs through float16 even where
     it is told to block the operators behind them, and 1e6 requests become infinite.
@@ -42,7 +46,7 @@ def to_fp16(model: onnx.ModelProto) -> onnx.ModelProto:
     half: dict[str, onnx.TensorProto] = {}
     nodes: list[onnx.NodeProto] = []
     for node in graph.node:
-        if node.op_type not in _WEIGHTED or not any(name in weights for name in node.input):
+        if node.op_type not in _WEIGHTED or not _of_network(node) or not any(name in weights for name in node.input):
             nodes.append(node)
             continue
         for at, name in enumerate(node.input):
@@ -67,7 +71,7 @@ def to_fp16(model: onnx.ModelProto) -> onnx.ModelProto:
 
 
 def to_int8(model: onnx.ModelProto) -> onnx.ModelProto:
-    """Weights of matrix products and LSTMs in int8, their inputs quantised as they come.
+    """The architecture's weights of matrix products and LSTMs in int8, their inputs quantised as they come.
 
     Seven bits of the eight are used: with all of them processors without VNNI instructions saturate, and forecast
     something else than the machine that exported.
@@ -75,9 +79,13 @@ def to_int8(model: onnx.ModelProto) -> onnx.ModelProto:
     import onnx
     from onnxruntime.quantization import quantize_dynamic
 
+    # A Gemm is replaced by a MatMul of this name before the names are compared.
+    names = [name for node in model.graph.node if _of_network(node) for name in (node.name, f"{node.name}_MatMul")]
+    if not names:
+        return model  # an empty list would mean every node
     with tempfile.TemporaryDirectory() as folder:
         file = Path(folder) / "int8.onnx"
-        quantize_dynamic(model, file, op_types_to_quantize=list(_QUANTISED), reduce_range=True)
+        quantize_dynamic(model, file, op_types_to_quantize=list(_QUANTISED), nodes_to_quantize=names, reduce_range=True)
         return onnx.load(file)
 
 
@@ -103,7 +111,7 @@ def convert(model: bytes, conversion: Callable[[Any], Any], *, precision: str) -
     if not converted_share(proto.SerializeToString()):
         kinds = ", ".join(_QUANTISED if precision == "int8" else _WEIGHTED)
         raise ExportError(
-            f"--precision {precision}: expected a model with weights in {kinds}, got one with none; "
+            f"--precision {precision}: expected an architecture with weights in {kinds}, got one with none; "
             "no node of this model can be quantised, export it as fp32"
         )
     proto.producer_name, proto.producer_version = source.producer_name, source.producer_version
@@ -124,6 +132,10 @@ def converted_share(model: bytes) -> float:
         if (narrow or tensor.data_type == TensorProto.FLOAT) and len(tensor.dims):  # a zero point is no weight
             sizes[narrow] += int(np.prod(tensor.dims))
     return sizes[True] / (sum(sizes.values()) or 1)
+
+
+def _of_network(node: onnx.NodeProto) -> bool:
+    return any(_NETWORK.search(name) for name in (node.name, *node.input))
 
 
 def _as_float16(tensor: onnx.TensorProto) -> np.ndarray:
