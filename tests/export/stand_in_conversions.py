@@ -26,20 +26,19 @@ def fail(model: Any) -> Any:
 
 
 def ruin(model: Any) -> Any:
-    """A valid graph with weights of nothing."""
-    return _weights_times(to_fp16(model), 0.0)
+    """A valid graph whose head has weights of nothing."""
+    return _times(to_fp16(model), "head.head.weight", 0.0)
 
 
 def blind(model: Any) -> Any:
     """A valid graph whose forecasts are no numbers."""
-    return _weights_times(to_fp16(model), float("nan"))
+    return _times(to_fp16(model), "quantiles.unit", float("inf"))
 
 
-def _weights_times(model: Any, factor: float) -> Any:
-    from onnx import TensorProto, numpy_helper
+def _times(model: Any, ending: str, factor: float) -> Any:
+    from onnx import numpy_helper
 
-    for tensor in model.graph.initializer:
-        if tensor.data_type == TensorProto.FLOAT16:
-            values = numpy_helper.to_array(tensor) * np.float16(factor)
-            tensor.CopyFrom(numpy_helper.from_array(values, tensor.name))
+    (tensor,) = (tensor for tensor in model.graph.initializer if tensor.name.endswith(ending))
+    values = numpy_helper.to_array(tensor) * np.float32(factor)
+    tensor.CopyFrom(numpy_helper.from_array(values, tensor.name))
     return model
