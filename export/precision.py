@@ -135,7 +135,8 @@ def converted_share(model: bytes) -> float:
 
 
 def _of_network(node: onnx.NodeProto) -> bool:
-    return any(_NETWORK.search(name) for name in (node.name, *node.input))
+    recurrent = node.op_type in ("LSTM", "GRU", "RNN")  # no scaling has one; the exporter dynamo gives it no such name
+    return recurrent or any(_NETWORK.search(name) for name in (node.name, *node.input))
 
 
 def _as_float16(tensor: onnx.TensorProto) -> np.ndarray:
