@@ -16,8 +16,8 @@ from export import parity
 from export.gate import TORCHSCRIPT, prove
 from export.lean import lean
 from export.manifest import graph_metadata, json_bytes, manifest_bytes, manifest_facts
-from export.precision import FP32, PRECISIONS
-from export.precision_gate import MAX_SKILL_LOSS, check_max_skill_loss, convert_staged
+from export.precision import FP32
+from export.precision_gate import MAX_SKILL_LOSS, check_precision, convert_staged
 from export.publish import check_name, publish, staging, write_file
 from export.to_onnx import EXPORTER, OPSETS, to_onnx
 from export.to_torchscript import to_torchscript
@@ -93,8 +93,7 @@ def export_checkpoint(
     unknown = sorted(set(formats) - set(FORMATS))
     if unknown:
         raise ConfigError(f"--format: expected {' or '.join(FORMATS)}, got {unknown[0]}; correct it")
-    _check_precision(precision, formats)
-    check_max_skill_loss(max_skill_loss)
+    check_precision(precision, formats=formats, max_skill_loss=max_skill_loss)
     checkpoint = load_checkpoint(path)
     # A host takes the newest version of a name: it must not change precision by accident.
     suffix = "" if precision == FP32 else f"-{precision}"
@@ -158,16 +157,6 @@ def export_checkpoint(
         precision=report.get("precision"),
         seconds=perf_counter() - started,
     )
-
-
-def _check_precision(precision: str, formats: Sequence[str]) -> None:
-    if precision not in PRECISIONS:
-        raise ConfigError(f"--precision: expected {', '.join(PRECISIONS)}, got {precision}; correct it")
-    if precision != FP32 and "torchscript" in formats:
-        raise ConfigError(
-            f"--format torchscript: expected --precision {FP32}, got {precision}; only ONNX graphs are converted, "
-            "export TorchScript by itself"
-        )
 
 
 def _real_inputs(checkpoint: Checkpoint) -> dict[str, np.ndarray]:

@@ -20,11 +20,11 @@ import numpy as np
 from export import parity
 from export.edge_windows import edge_windows
 from export.errors import ExportError, ParityError
-from export.precision import CONVERSIONS, converted_share
+from export.precision import CONVERSIONS, FP32, PRECISIONS, converted_share
 from export.precision_trial import BATCHES, convert_apart
 from export.publish import write_file
 from export.skill import losses, targets, windows_by_part
-from export.steadiness import golden_windows, require_steady, run, run_beside, steadiness
+from export.steadiness import Steadiness, golden_windows, require_steady, run, run_beside
 from runtime import Predictor
 from runtime.manifest import output_channels
 from training.checkpoint import Checkpoint
@@ -40,15 +40,21 @@ _WARM_UP = 4
 Outputs = dict[str, np.ndarray]
 
 
-def check_max_skill_loss(share: float) -> float:
-    """Return a budget that is a number.
+def check_precision(precision: str, *, formats: Sequence[str], max_skill_loss: float) -> None:
+    """Check that a precision can be asked for.
 
     Raises:
-        ConfigError: it is not finite.
+        ConfigError: there is no such one, not together with TorchScript, or the budget is no number.
     """
-    if not math.isfinite(share):
-        raise ConfigError(f"--max-skill-loss: expected a finite share such as 0.01, got {share}; correct it")
-    return share
+    if precision not in PRECISIONS:
+        raise ConfigError(f"--precision: expected {', '.join(PRECISIONS)}, got {precision}; correct it")
+    if precision != FP32 and "torchscript" in formats:
+        raise ConfigError(
+            f"--format torchscript: expected --precision {FP32}, got {precision}; only ONNX graphs are converted, "
+            "export TorchScript by itself"
+        )
+    if not math.isfinite(max_skill_loss):
+        raise ConfigError(f"--max-skill-loss: expected a finite share such as 0.01, got {max_skill_loss}; correct it")
 
 
 def convert_staged(
@@ -95,8 +101,8 @@ def convert_staged(
     for batch, outputs in found.items():
         _require_sound(outputs, None, where=f"{precision} at batch {batch}")
         _require_sound(run(converted, edges, batch), names, where=f"{precision} at batch {batch}")
-    within = parity.tolerance(inputs["context"], **TOLERANCES[precision])
-    allowed = steadiness(checkpoint.trained, within)
+    least = checkpoint.trained.scaling.least.numpy()
+    allowed = Steadiness(**TOLERANCES[precision], scale=parity.channel_scale(inputs["context"]), least=least)
     levels = checkpoint.meta["levels"]
     source = run(fp32, inputs, BATCHES[-1])
     parts = windows_by_part(checkpoint)
@@ -118,7 +124,7 @@ def convert_staged(
         "batches": {"compared": list(BATCHES), "used": require_steady(found, allowed, precision=precision)},
         "difference": _differences(checkpoint, found[BATCHES[-1]], inputs),
     }
-    scale = dict(zip(checkpoint.meta["channels"], within.scale, strict=True))
+    scale = dict(zip(checkpoint.meta["channels"], allowed.scale, strict=True))
     golden = golden_windows(converted, inputs, found, allowed, most=golden_most)
     return golden, {"tolerances": TOLERANCES[precision] | {"channel_scale": scale}, "precision": report}
 

@@ -16,9 +16,7 @@ from dataclasses import dataclass
 import numpy as np
 
 from export.errors import ExportError, ParityError
-from export.parity import Tolerance
 from runtime import Predictor
-from training.quantile_model import QuantileModel
 
 Windows = dict[str, np.ndarray]
 Outputs = dict[str, np.ndarray]
@@ -28,7 +26,11 @@ Outputs = dict[str, np.ndarray]
 class Steadiness:
     """How far the forecasts of a window may move with its company."""
 
-    within: Tolerance
+    rtol: float
+    atol: float
+    """In units of a channel's scale."""
+    scale: tuple[float, ...]
+    """(C,) raw units: mean of each channel, which is the scale of its sums and peaks too."""
     least: np.ndarray
     """(C,) what the model rounds to none below, raw units."""
 
@@ -42,7 +44,8 @@ class Steadiness:
         """
         worst = []
         for name, output in found.items():
-            limit = self.within.limit(alone[name])
+            scale = np.resize(self.scale, (output.shape[2], 1))
+            limit = self.atol * scale + self.rtol * np.abs(alone[name])
             if jumps:
                 limit = limit + ((output == 0) != (alone[name] == 0)) * self._jump(name, output.shape[1])
             worst.append((np.abs(output - alone[name]) / limit).reshape(len(output), -1).max(1))
@@ -53,11 +56,6 @@ class Steadiness:
         steps = np.arange(1, horizon + 1)[:, None]
         one = np.broadcast_to(self.least, (horizon, len(self.least)))
         return (one if output == "forecast" else np.concatenate((one * steps, one), axis=1))[..., None]
-
-
-def steadiness(model: QuantileModel, within: Tolerance) -> Steadiness:
-    """What a model allows."""
-    return Steadiness(within=within, least=model.scaling.least.numpy())
 
 
 def run(predictor: Predictor, inputs: Windows, batch: int) -> Outputs:

@@ -6,10 +6,9 @@ import numpy as np
 import pytest
 
 from export.errors import ParityError
-from export.parity import Tolerance
 from export.steadiness import Steadiness, require_steady
 
-ALLOWED = Steadiness(within=Tolerance(rtol=0.05, atol=0.01, scale=(2.0,)), least=np.array([0.5]))
+ALLOWED = Steadiness(rtol=0.05, atol=0.01, scale=(2.0,), least=np.array([0.5]))
 
 
 def outputs(value: float, total: float) -> dict[str, np.ndarray]:
