@@ -5,6 +5,7 @@ from __future__ import annotations
 import io
 from collections.abc import Sequence
 from dataclasses import dataclass
+from functools import partial
 from pathlib import Path
 from time import perf_counter
 from typing import Any
@@ -13,19 +14,22 @@ import numpy as np
 import torch
 
 from export import parity
+from export.attempts import first_accepted
+from export.exporters import AUTO, DEFAULT_OPSET, exporters_for
 from export.gate import TORCHSCRIPT, prove
 from export.lean import lean
 from export.manifest import graph_metadata, json_bytes, manifest_bytes, manifest_facts
 from export.precision import FP32
 from export.precision_gate import MAX_SKILL_LOSS, check_precision, convert_staged
 from export.publish import check_name, publish, staging, write_file
-from export.to_onnx import EXPORTER, OPSETS, to_onnx
+from export.stages import OnStage, Stages
+from export.to_onnx import to_onnx, with_fixed_batch
 from export.to_torchscript import to_torchscript
-from export.triton import config_pbtxt
+from export.triton import MAX_BATCH, config_pbtxt
 from training.checkpoint import Checkpoint, load_checkpoint
 from training.errors import ConfigError
 
-ONNX = "model.onnx"
+ONNX, STATIC = "model.onnx", "model.batch{}.onnx"
 GOLDEN, PARITY, MANIFEST = "golden.npz", "parity.json", "manifest.json"
 FORMATS = ("onnx", "torchscript")
 _GOLDEN_WINDOWS = 64
@@ -39,8 +43,11 @@ class Published:
         path: `<out>/<name>/<version>`.
         files: name -> size in bytes.
         opset: ONNX operator set of model.onnx.
+        exporter: what made it, `legacy` or `dynamo`.
+        rejected: exporters that `auto` tried before -> what was wrong with what they gave.
         checks: the comparisons it passed; in another precision than fp32, those of the graph it was converted from.
         precision: what the conversion cost, as in parity.json; None for fp32.
+        stages: seconds by stage: `export`, `gate`, `publish`.
         seconds: from start to end.
     """
 
@@ -49,8 +56,11 @@ class Published:
     version: int
     files: dict[str, int]
     opset: int
+    exporter: str
+    rejected: dict[str, str]
     checks: list[parity.Check]
     precision: dict[str, Any] | None
+    stages: dict[str, float]
     seconds: float
 
 
@@ -60,11 +70,14 @@ def export_checkpoint(
     formats: Sequence[str] = ("onnx",),
     out: str | Path = "artifacts",
     name: str | None = None,
-    opset: int = OPSETS[1],
+    opset: int = DEFAULT_OPSET,
+    exporter: str = AUTO,
+    static_batch: int | None = None,
     precision: str = FP32,
     max_skill_loss: float = MAX_SKILL_LOSS,
     atol: float = parity.ATOL,
     rtol: float = parity.RTOL,
+    on_stage: OnStage | None = None,
 ) -> Published:
     """Export a checkpoint, prove it on real windows and publish it.
 
@@ -74,18 +87,22 @@ def export_checkpoint(
             "torchscript" adds model.pt.
         out: the repository of artifacts; made if missing.
         name: the artifact's name; the architecture's if None, with `-fp16` or `-int8` in these precisions.
-        opset: ONNX operator set, 17 to 20.
+        opset: ONNX operator set, 17 to 20 with the exporter legacy, 18 to 21 with dynamo.
+        exporter: "legacy", "dynamo", or "auto" for legacy and, where that fails or its graph does not pass the gate,
+            dynamo, with a warning.
+        static_batch: also write `model.batchN.onnx`, the same graph for batches of N alone.
         precision: "fp32", or "fp16" or "int8" for a converted graph; see export/precision.py.
         max_skill_loss: how much wQL on validation windows may rise by a conversion, as a share.
         atol: absolute tolerance in units of each channel's mean.
         rtol: relative tolerance.
+        on_stage: told what is being done.
 
     Returns:
         Where it is, and what was found.
 
     Raises:
         CheckpointError: the run folder is missing, damaged or unfinished.
-        ConfigError: a format, name, opset or tolerance is not possible.
+        ConfigError: a format, name, opset, exporter, batch or tolerance is not possible.
         ParityError: an exported form forecasts something else.
         ExportError: the model cannot be exported, or the artifact cannot be published. Nothing is left behind.
     """
@@ -93,70 +110,88 @@ def export_checkpoint(
     unknown = sorted(set(formats) - set(FORMATS))
     if unknown:
         raise ConfigError(f"--format: expected {' or '.join(FORMATS)}, got {unknown[0]}; correct it")
-    check_precision(precision, formats=formats, max_skill_loss=max_skill_loss)
+    exporters = exporters_for(exporter, opset)
+    if static_batch is not None and not 1 <= static_batch <= MAX_BATCH:
+        raise ConfigError(f"--static-batch: expected 1 to {MAX_BATCH}, got {static_batch}; correct it")
+    check_precision(precision, formats=formats, static_batch=static_batch, max_skill_loss=max_skill_loss)
     checkpoint = load_checkpoint(path)
     # A host takes the newest version of a name: it must not change precision by accident.
     suffix = "" if precision == FP32 else f"-{precision}"
     name = check_name(checkpoint.meta["model"]["name"] + suffix if name is None else name)
     inputs = _real_inputs(checkpoint)
-    golden = _golden(checkpoint, inputs)
-    outputs = [key for key in golden if key not in inputs]
-    facts = manifest_facts(checkpoint, name=name, inputs=list(inputs), outputs=outputs, opset=opset, exporter=EXPORTER)
     within = parity.tolerance(inputs["context"], rtol=rtol, atol=atol)
-
     # A batch of one would let an exporter take the batch for a constant.
     example = {key: torch.from_numpy(np.resize(a, (2, *a.shape[1:]))) for key, a in inputs.items()}
     served = lean(checkpoint.model)
-    files = {
-        ONNX: to_onnx(served, example, opset=opset, metadata=graph_metadata(facts)),
-        GOLDEN: _npz(golden),
-    }
-    if "torchscript" in formats:
-        files[TORCHSCRIPT] = to_torchscript(served, example)
+    stages = Stages(on_stage)
 
     out = Path(out)
     with staging(out) as stage:
         staged = stage / "version"
-        for file, content in files.items():
-            write_file(staged / file, content)
+        with stages.stage("export", "recording the model"):
+            golden = _golden(checkpoint, inputs)
+            write_file(staged / GOLDEN, _npz(golden))
+            if "torchscript" in formats:
+                write_file(staged / TORCHSCRIPT, to_torchscript(served, example))
+        outputs = [key for key in golden if key not in inputs]
 
-        sizes: dict[str, int] = {}
+        def attempt(exporter: str) -> tuple[dict[str, Any], list[parity.Check]]:
+            facts = manifest_facts(
+                checkpoint, name=name, inputs=list(inputs), outputs=outputs, opset=opset, exporter=exporter
+            )
+            with stages.stage("export", f"exporting ONNX with {exporter}"):
+                graph = to_onnx(served, example, opset=opset, metadata=graph_metadata(facts), exporter=exporter)
+                write_file(staged / ONNX, graph)
+                if static_batch is not None:
+                    facts["static_batch"] = static_batch
+                    write_file(staged / STATIC.format(static_batch), with_fixed_batch(graph, static_batch))
+            with stages.stage("gate", f"comparing what {exporter} made with the trained model"):
+                _seal(facts, staged, 1)  # the gate loads what is staged as a host would
+                return facts, prove(checkpoint, staged, inputs, within=within)
 
-        def seal(folder: Path, version: int) -> None:
-            listed = sorted(child.name for child in folder.iterdir() if child.name != MANIFEST)
-            write_file(folder / MANIFEST, manifest_bytes(facts, version=version, folder=folder, files=listed))
-            sizes.update({file: (folder / file).stat().st_size for file in sorted([*listed, MANIFEST])})
-
-        seal(staged, 1)  # the gate loads what is staged as a host would
-        checks = prove(checkpoint, staged, inputs, within=within)
+        (facts, checks), rejected = first_accepted(exporters, attempt, where=staged)
         report = parity.parity_json(checks, within=within, channels=facts["channels"], windows=len(inputs["context"]))
         if precision != FP32:
             facts["precision"] = precision
-            golden, measured = convert_staged(
-                checkpoint,
-                staged,
-                inputs,
-                precision=precision,
-                max_skill_loss=max_skill_loss,
-                golden_most=_GOLDEN_WINDOWS,
-                seal=lambda: seal(staged, 1),
+            with stages.stage("precision", f"converting to {precision} and measuring what it costs"):
+                golden, measured = convert_staged(
+                    checkpoint,
+                    staged,
+                    inputs,
+                    precision=precision,
+                    max_skill_loss=max_skill_loss,
+                    golden_most=_GOLDEN_WINDOWS,
+                    seal=lambda: _seal(facts, staged, 1),
+                )
+                report["fp32_tolerances"] = report["tolerances"]
+                report["tolerances"] = report["tolerances"] | measured["tolerances"]
+                report["precision"] = measured["precision"]
+                write_file(staged / GOLDEN, _npz(golden))
+        with stages.stage("publish", "publishing"):
+            write_file(staged / PARITY, json_bytes(report | ({"rejected": rejected} if rejected else {})))
+            folder, version = publish(
+                staged, out=out, name=name, config=config_pbtxt(facts), seal=partial(_seal, facts)
             )
-            report["fp32_tolerances"] = report["tolerances"]
-            report["tolerances"] = report["tolerances"] | measured["tolerances"]
-            report["precision"] = measured["precision"]
-            write_file(staged / GOLDEN, _npz(golden))
-        write_file(staged / PARITY, json_bytes(report))
-        folder, version = publish(staged, out=out, name=name, config=config_pbtxt(facts), seal=seal)
+            sizes = {file.name: file.stat().st_size for file in sorted(folder.iterdir())}
     return Published(
         path=folder,
         name=name,
         version=version,
         files=sizes,
         opset=opset,
+        exporter=facts["exporter"],
+        rejected=rejected,
         checks=checks,
         precision=report.get("precision"),
+        stages=stages.seconds,
         seconds=perf_counter() - started,
     )
+
+
+def _seal(facts: dict[str, Any], folder: Path, version: int) -> None:
+    """Write the manifest of what lies in a folder."""
+    listed = sorted(child.name for child in folder.iterdir() if child.name != MANIFEST)
+    write_file(folder / MANIFEST, manifest_bytes(facts, version=version, folder=folder, files=listed))
 
 
 def _real_inputs(checkpoint: Checkpoint) -> dict[str, np.ndarray]:

@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING, Any
 
 import click
 
+from export.stages import shown_on_terminal
 from training.cli import Command
 
 if TYPE_CHECKING:
@@ -18,6 +19,8 @@ Examples:
   fcast-export runs/gru
   fcast-export runs/gru --format onnx --format torchscript --name chat-load
   fcast-export runs/gru --out /srv/models --json
+  fcast-export runs/my_model --exporter dynamo --opset 21
+  fcast-export runs/lstm --static-batch 1
   fcast-export runs/lstm --precision int8
 
 \b
@@ -45,7 +48,28 @@ Exit code: 0 published, 1 refused or failed (nothing is published), 2 wrong usag
     help="Repository of artifacts; can be served by Triton as it is.",
 )
 @click.option("--name", help="Name of the artifact.  [default: the model's name]")
-@click.option("--opset", type=int, default=20, show_default=True, help="ONNX operator set, 17 to 20.")
+@click.option(
+    "--opset",
+    type=int,
+    default=20,
+    show_default=True,
+    help="ONNX operator set: 17 to 20 with the exporter legacy, 18 to 21 with dynamo.",
+)
+@click.option(
+    "--exporter",
+    type=click.Choice(["auto", "legacy", "dynamo"]),
+    default="auto",
+    show_default=True,
+    help="Which of torch's exporters makes the graph. legacy takes a second, dynamo half a minute, and knows other "
+    "operators. auto takes legacy, and dynamo where that fails or its graph does not match; a warning says so.",
+)
+@click.option(
+    "--static-batch",
+    type=int,
+    metavar="N",
+    help="Also write model.batchN.onnx, the graph for batches of N alone, proven like the other: for engines that want "
+    "every shape known.",
+)
 @click.option(
     "--precision",
     type=click.Choice(["fp32", "fp16", "int8"]),
@@ -76,6 +100,8 @@ def main(
     out: str,
     name: str | None,
     opset: int,
+    exporter: str,
+    static_batch: int | None,
     precision: str,
     max_skill_loss: float,
     atol: float,
@@ -87,9 +113,9 @@ def main(
     The exported model is run beside the trained one on real windows of the trace, in batches of 1, 3, 17 and
     256. Only when every number matches does it appear, whole, as OUT/NAME/VERSION with the next free version.
     """
-    from export.artifact import export_checkpoint  # torch takes seconds to import; --help does not need it
+    with shown_on_terminal() as on_stage, warnings.catch_warnings():
+        from export.artifact import export_checkpoint  # torch takes seconds to import; --help does not need it
 
-    with warnings.catch_warnings():
         warnings.showwarning = lambda message, *_, **__: click.echo(f"Warning: {message}", err=True)
         published = export_checkpoint(
             checkpoint,
@@ -97,10 +123,13 @@ def main(
             out=out,
             name=name,
             opset=opset,
+            exporter=exporter,
+            static_batch=static_batch,
             precision=precision,
             max_skill_loss=max_skill_loss,
             atol=atol,
             rtol=rtol,
+            on_stage=on_stage,
         )
     click.echo(json.dumps(_as_json(published)) if as_json else _as_text(published))
 
@@ -128,8 +157,11 @@ def _as_json(published: Published) -> dict[str, object]:
         "version": published.version,
         "files": published.files,
         "opset": published.opset,
+        "exporter": published.exporter,
+        "rejected": published.rejected,
         "parity": _parity(published),
         "precision": published.precision,
+        "stages": {stage: round(seconds, 3) for stage, seconds in published.stages.items()},
         "seconds": round(published.seconds, 3),
     }
 
@@ -137,7 +169,7 @@ def _as_json(published: Published) -> dict[str, object]:
 def _as_text(published: Published) -> str:
     lines = [f"Published {published.path}"]
     for file, size in published.files.items():
-        lines.append(f"  {file:<14} {size / 1000:9.1f} kB")
+        lines.append(f"  {file:<16} {size / 1000:9.1f} kB")
     of = "" if published.precision is None else " in fp32"
     for form, row in _parity(published).items():
         lines.append(
@@ -147,7 +179,8 @@ def _as_text(published: Published) -> str:
     if published.precision is not None:
         lines += _precision_lines(published.precision)
     lines += [
-        f"  opset {published.opset}, {published.seconds:.1f} s",
+        f"  opset {published.opset}, exporter {published.exporter}, {published.seconds:.1f} s: "
+        + ", ".join(f"{stage} {seconds:.1f} s" for stage, seconds in published.stages.items()),
         "Next:",
         f"  fcast-verify {published.path}",
         f"  python -c 'from runtime import Predictor; print(Predictor(\"{published.path.parent}\").device)'",

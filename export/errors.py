@@ -11,3 +11,7 @@ class ExportError(TrainingError):
 
 class ParityError(ExportError):
     """An exported graph does not give the trained model's forecasts."""
+
+
+class StorageError(ExportError):
+    """The disk is full, or the folder cannot be written."""

@@ -31,7 +31,24 @@ _FROM_CHECKPOINT = (
     "trace",
     "scores",
 )
-_LIBRARIES = ("fcast", "numpy", "torch", "onnx", "onnxslim", "onnxruntime", "onnxruntime-gpu")
+_IN_GRAPH = (
+    "schema",
+    "kind",
+    "channels",
+    "units",
+    "clock",
+    "bin_s",
+    "step_s",
+    "gap_s",
+    "context",
+    "horizon",
+    "levels",
+    "architecture",
+    "precision",
+    "exporter",
+    "checkpoint_sha256",
+)
+_LIBRARIES = ("fcast", "numpy", "torch", "onnx", "onnxscript", "onnxslim", "onnxruntime", "onnxruntime-gpu")
 
 
 def manifest_facts(
@@ -70,8 +87,7 @@ def manifest_facts(
 
 def graph_metadata(facts: Mapping[str, Any]) -> dict[str, str]:
     """What a lone model.onnx still says: JSON values, under keys that begin with `fcast.`."""
-    keys = ("schema", "kind", "channels", "units", "levels", "bin_s", "step_s", "clock", "checkpoint_sha256")
-    return {f"fcast.{key}": json.dumps(facts[key]) for key in keys}
+    return {f"fcast.{key}": json.dumps(facts[key]) for key in _IN_GRAPH}
 
 
 def manifest_bytes(facts: Mapping[str, Any], *, version: int, folder: Path, files: Sequence[str]) -> bytes:

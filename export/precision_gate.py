@@ -40,11 +40,11 @@ _WARM_UP = 4
 Outputs = dict[str, np.ndarray]
 
 
-def check_precision(precision: str, *, formats: Sequence[str], max_skill_loss: float) -> None:
+def check_precision(precision: str, *, formats: Sequence[str], static_batch: int | None, max_skill_loss: float) -> None:
     """Check that a precision can be asked for.
 
     Raises:
-        ConfigError: there is no such one, not together with TorchScript, or the budget is no number.
+        ConfigError: there is no such one, not together with TorchScript or a static batch, or the budget is no number.
     """
     if precision not in PRECISIONS:
         raise ConfigError(f"--precision: expected {', '.join(PRECISIONS)}, got {precision}; correct it")
@@ -52,6 +52,11 @@ def check_precision(precision: str, *, formats: Sequence[str], max_skill_loss: f
         raise ConfigError(
             f"--format torchscript: expected --precision {FP32}, got {precision}; only ONNX graphs are converted, "
             "export TorchScript by itself"
+        )
+    if precision != FP32 and static_batch is not None:
+        raise ConfigError(
+            f"--static-batch: expected --precision {FP32}, got {precision}; only model.onnx is converted, "
+            "export the static graph by itself"
         )
     if not math.isfinite(max_skill_loss):
         raise ConfigError(f"--max-skill-loss: expected a finite share such as 0.01, got {max_skill_loss}; correct it")

@@ -20,7 +20,7 @@ from collections.abc import Callable, Iterator
 from contextlib import contextmanager, suppress
 from pathlib import Path
 
-from export.errors import ExportError
+from export.errors import ExportError, StorageError
 from training.errors import ConfigError
 
 CONFIG = "config.pbtxt"
@@ -228,7 +228,7 @@ def _writing(where: Path) -> Iterator[None]:
     except OSError as error:
         if error.errno in _TAKEN and where.is_dir():
             raise
-        raise ExportError(
+        raise StorageError(
             f"{where}: expected a writable folder with free space, got {error.strerror or error}; "
             "free some space, correct its permissions or choose another --out"
         ) from error

@@ -1,45 +1,47 @@
-"""A model as one ONNX file, weights inside, with a dynamic batch.
+"""A model as one ONNX file, weights inside, with a dynamic batch or a fixed one.
 
 Axes: B batch, L context, C channels, H horizon, Q levels.
 """
 
 from __future__ import annotations
 
-import io
-from collections.abc import Iterator, Mapping, Sequence
-from contextlib import contextmanager
+from collections.abc import Mapping, Sequence
+from importlib.metadata import PackageNotFoundError, version
 from typing import TYPE_CHECKING, Any
 
 import torch
 from torch import nn
 
 from export.errors import ExportError
+from export.exporters import DEFAULT_OPSET, LEGACY, exporters_for, record
 from export.tracing import named_outputs, tracing
 from export.zero_states import drop_zero_states
-from training.errors import ConfigError
 
 if TYPE_CHECKING:
     import onnx
 
-EXPORTER = "legacy"
-OPSETS = (17, 20)  # 17 brought LayerNormalization; 20 is the legacy exporter's last
 _MAX_IR_VERSION = 10  # the newest that onnxruntime 1.18 reads
+_BATCH = "batch"
 
 
 def to_onnx(
     model: nn.Module,
     example: Mapping[str, torch.Tensor],
     *,
-    opset: int = OPSETS[1],
+    opset: int = DEFAULT_OPSET,
     metadata: Mapping[str, str] | None = None,
+    exporter: str = LEGACY,
+    static_batch: int | None = None,
 ) -> bytes:
     """Export a model in eval mode.
 
     Args:
         model: forward(context[, time_s]) -> forecast (B, H, C, Q) float32, or a tuple of it and demand (B, H, 2C, Q).
         example: input name -> tensor with a batch of at least 2, in the order of forward's arguments.
-        opset: ONNX operator set, 17 to 20.
+        opset: ONNX operator set, in the exporter's range.
         metadata: text stored in the file beside the graph.
+        exporter: `legacy` or `dynamo`.
+        static_batch: the only batch of the graph; None for any.
 
     Returns:
         The file's bytes.
@@ -48,8 +50,7 @@ def to_onnx(
         ConfigError: the opset is out of range.
         ExportError: an operator without export, or a graph without a dynamic batch.
     """
-    if not OPSETS[0] <= opset <= OPSETS[1]:
-        raise ConfigError(f"--opset: expected {OPSETS[0]} to {OPSETS[1]}, got {opset}; leave it out for {OPSETS[1]}")
+    (exporter,) = exporters_for(exporter, opset)
     try:
         import onnx
         import onnxslim
@@ -59,67 +60,58 @@ def to_onnx(
         ) from error
     with tracing():
         given = {name: tuple(output.shape) for name, output in named_outputs(model(*example.values())).items()}
-    graph = _export_graph(model, example, outputs=list(given), opset=opset)
-    proto = onnxslim.slim(onnx.load_from_string(graph))
+    recorded = record(model, example, outputs=list(given), opset=opset, exporter=exporter)
+    proto = onnxslim.slim(recorded)
     drop_zero_states(proto)
     proto.ir_version = min(proto.ir_version, _MAX_IR_VERSION)
-    proto.producer_name, proto.producer_version = "fcast", ""
+    proto.producer_name, proto.producer_version = "fcast", _own_version()
+    proto.graph.name = "fcast"
     onnx.helper.set_model_props(proto, dict(metadata or {}))
     shapes = {name: tuple(tensor.shape) for name, tensor in example.items()}
     _check_signature(proto.graph.input, shapes)
     _check_signature(proto.graph.output, given)
     onnx.checker.check_model(proto, full_check=True)
-    return bytes(proto.SerializeToString())
+    graph = bytes(proto.SerializeToString())
+    return graph if static_batch is None else with_fixed_batch(graph, static_batch)
 
 
-def _export_graph(
-    model: nn.Module, example: Mapping[str, torch.Tensor], *, outputs: Sequence[str], opset: int
-) -> bytes:
-    """The one place that knows an exporter; the legacy one, see docs/parity.md for the measurements."""
-    buffer = io.BytesIO()
-    names = list(example)
-    try:
-        with tracing(), _graph_dump_off():
-            torch.onnx.export(
-                model,
-                tuple(example.values()),
-                buffer,  # type: ignore[arg-type]  # the stub lists paths only
-                dynamo=False,
-                opset_version=opset,
-                input_names=names,
-                output_names=list(outputs),
-                dynamic_axes={name: {0: "batch"} for name in [*names, *outputs]},
-            )
-    except (torch.onnx.errors.OnnxExporterError, RuntimeError) as error:
-        reason = str(error).strip().splitlines()[0]
-        raise ExportError(
-            f"ONNX export: expected operators known at opset {opset}, got: {reason}; "
-            "write that part of the model with other operators"
-        ) from error
-    return buffer.getvalue()
+def with_fixed_batch(graph: bytes, batch: int) -> bytes:
+    """The same graph for one batch size: every dimension is a number, and what computed shapes is gone.
 
+    Args:
+        graph: what `to_onnx` gave.
+        batch: B.
+    """
+    import onnx
+    import onnxslim
 
-@contextmanager
-def _graph_dump_off() -> Iterator[None]:
-    """On an error the exporter prints its whole graph on stdout, from C++, and turns its own log switch on."""
-    log = getattr(torch._C, "_jit_onnx_log", None)
-    if log is None:
-        yield
-        return
-    torch._C._jit_onnx_log = lambda *parts: None
-    try:
-        yield
-    finally:
-        torch._C._jit_onnx_log = log
+    proto = onnx.load_from_string(graph)
+    del proto.graph.value_info[:]  # they say "batch" too; what they hold is inferred again
+    for value in [*proto.graph.input, *proto.graph.output]:
+        value.type.tensor_type.shape.dim[0].dim_value = batch
+    # Nodes are not fused again: with fixed shapes that wraps products into reshapes.
+    fixed = onnxslim.slim(proto, skip_optimizations=["graph_fusion"])
+    fixed.producer_name, fixed.producer_version = proto.producer_name, proto.producer_version
+    fixed.ir_version = proto.ir_version
+    onnx.helper.set_model_props(fixed, {entry.key: entry.value for entry in proto.metadata_props})
+    onnx.checker.check_model(fixed, full_check=True)
+    return bytes(fixed.SerializeToString())
 
 
 def _check_signature(values: Sequence[onnx.ValueInfoProto], expected: Mapping[str, tuple[int, ...]]) -> None:
     found: dict[str, list[Any]] = {
         v.name: [d.dim_param or d.dim_value for d in v.type.tensor_type.shape.dim] for v in values
     }
-    wanted: dict[str, list[Any]] = {name: ["batch", *shape[1:]] for name, shape in expected.items()}
+    wanted: dict[str, list[Any]] = {name: [_BATCH, *shape[1:]] for name, shape in expected.items()}
     if found != wanted:
         raise ExportError(
             f"ONNX graph: expected {wanted}, got {found}; "
             "the model's forward must keep the batch as its first axis and use every input"
         )
+
+
+def _own_version() -> str:
+    try:
+        return version("fcast")
+    except PackageNotFoundError:  # run from a checkout that is not installed
+        return ""

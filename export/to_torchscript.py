@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import copy
 import io
+import zipfile
 from collections.abc import Mapping
 from pathlib import Path
 
@@ -41,7 +42,7 @@ def to_torchscript(model: nn.Module, example: Mapping[str, torch.Tensor]) -> byt
             f"TorchScript export: expected a model that can be traced, got: {reason}; "
             "return tensors from forward and keep Python side effects out of it"
         ) from error
-    return buffer.getvalue()
+    return _without_sources(buffer)
 
 
 def load_torchscript(path: Path) -> nn.Module:
@@ -49,3 +50,14 @@ def load_torchscript(path: Path) -> nn.Module:
     with known_warnings_silenced():
         module: nn.Module = torch.jit.load(str(path), map_location="cpu")
     return module
+
+
+def _without_sources(archive: io.BytesIO) -> bytes:
+    """The file without its debug records: they hold paths of source files here, and no loader needs them."""
+    kept = io.BytesIO()
+    with zipfile.ZipFile(archive) as whole, zipfile.ZipFile(kept, "w") as written:
+        for entry in whole.infolist():
+            if not entry.filename.endswith(".debug_pkl"):
+                plain = zipfile.ZipInfo(entry.filename)  # of 1980: no time of writing
+                written.writestr(plain, whole.read(entry), compress_type=entry.compress_type)
+    return kept.getvalue()

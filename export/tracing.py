@@ -22,6 +22,11 @@ _KNOWN: tuple[tuple[type[Warning], str], ...] = (
     (DeprecationWarning, r"`torch\.jit\.(trace|trace_method|save|load)` is (deprecated|not supported)"),
     # True of variable-length sequences; ours are fixed, and the parity gate runs other batch sizes.
     (UserWarning, r"Exporting a model to ONNX with a batch_size other than 1, with a variable length with"),
+    # Of the dynamo exporter, about its own code, about recurrent layers of torch, and that two inputs share the batch.
+    (FutureWarning, r"_check_is_size will be removed in a future PyTorch release"),
+    (FutureWarning, r"`isinstance\(treespec, LeafSpec\)` is deprecated"),
+    (UserWarning, r"The tensor attributes? self\.[\w.]*_flat_weights\[0\]"),
+    (UserWarning, r"# The axis name: batch will not be used, since it shares the same shape constraints"),
 )
 
 

@@ -5,6 +5,7 @@ from __future__ import annotations
 import errno
 import json
 import os
+import re
 import subprocess
 import sys
 import warnings
@@ -15,8 +16,8 @@ from click.testing import CliRunner, Result
 
 from export import artifact
 from export.cli_export import main
+from export.exporters import AUTO, DEFAULT_OPSET
 from export.parity import ATOL, RTOL
-from export.to_onnx import OPSETS
 from runtime.verify import verify
 
 
@@ -30,6 +31,7 @@ def test_the_result_says_what_was_published_how_well_it_matches_and_what_next(lo
     assert result.stdout.startswith(f"Published {tmp_path}/dlinear/1\n")
     for text in ("model.onnx", "model.pt", "parity onnx: 277 real", "parity torchscript: 277 real", "fcast-verify"):
         assert text in result.stdout
+    assert re.search(r"opset 20, exporter legacy, .* s: export .* s, gate .* s, publish .* s", result.stdout)
 
 
 def test_json_is_one_object_on_stdout(requests_run: Path, tmp_path: Path) -> None:
@@ -38,6 +40,9 @@ def test_json_is_one_object_on_stdout(requests_run: Path, tmp_path: Path) -> Non
     assert (found["path"], found["name"], found["version"]) == (f"{tmp_path}/chat/1", "chat", 1)
     assert found["parity"]["onnx"]["used"] <= 1.0
     assert found["files"]["model.onnx"] == (tmp_path / "chat/1/model.onnx").stat().st_size
+    assert (found["exporter"], found["rejected"]) == ("legacy", {})
+    assert list(found["stages"]) == ["export", "gate", "publish"]
+    assert sum(found["stages"].values()) <= found["seconds"]
 
 
 def test_what_was_published_with_a_wider_tolerance_verifies_with_it(requests_run: Path, tmp_path: Path) -> None:
@@ -48,7 +53,7 @@ def test_what_was_published_with_a_wider_tolerance_verifies_with_it(requests_run
 
 
 def test_a_failed_proof_is_one_line_and_exit_code_one(requests_run: Path, tmp_path: Path) -> None:
-    result = export(requests_run, "--out", tmp_path, "--rtol", 0, "--atol", 0)
+    result = export(requests_run, "--out", tmp_path, "--rtol", 0, "--atol", 0, "--exporter", "legacy")
     assert (result.exit_code, result.stdout) == (1, "")
     assert result.stderr.startswith("Error: parity: expected ")
     assert result.stderr.count("\n") == 1
@@ -74,7 +79,10 @@ def test_a_full_disk_is_one_line_and_exit_code_one(
     [
         (["--name", "../x"], 2, "Error: --name: expected letters"),
         (["--name", ""], 2, "Error: --name: expected letters"),
-        (["--opset", "26"], 2, "Error: --opset: expected 17 to 20, got 26"),
+        (["--opset", "26"], 2, "Error: --opset: expected 17 to 20 (legacy) or 18 to 21 (dynamo), got 26"),
+        (["--opset", "17", "--exporter", "dynamo"], 2, "Error: --opset: expected 18 to 21 (dynamo), got 17"),
+        (["--static-batch", "0"], 2, "Error: --static-batch: expected 1 to 256, got 0"),
+        (["--exporter", "onnx"], 2, "'onnx' is not one of 'auto', 'legacy', 'dynamo'"),
         (["--rtol", "nan"], 2, "Error: --rtol: expected a finite number"),
         (["--format", "tflite"], 2, "'tflite' is not one of 'onnx', 'torchscript'"),
     ],
@@ -146,7 +154,8 @@ def test_a_missing_checkpoint_says_what_is_expected(tmp_path: Path) -> None:
 
 def test_the_defaults_that_help_shows_are_those_of_the_library() -> None:
     defaults = {option.name: option.default for option in main.params}
-    assert (defaults["opset"], defaults["atol"], defaults["rtol"]) == (OPSETS[1], ATOL, RTOL)
+    assert (defaults["opset"], defaults["atol"], defaults["rtol"]) == (DEFAULT_OPSET, ATOL, RTOL)
+    assert defaults["exporter"] == AUTO
     assert tuple(defaults["formats"]) == ("onnx",)
     formats = next(option.type.choices for option in main.params if option.name == "formats")
     assert tuple(formats) == artifact.FORMATS
