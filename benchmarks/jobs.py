@@ -16,7 +16,8 @@ ALL, FEW = "multiscale,gru,lstm,transformer,dlinear", "multiscale,gru"
 LOAD = ["--series", "load", "--ensemble", "--set", "refit=true"]
 FINE = ["--bin", "10", "--step", "60", "--context", "360"]
 REQUESTS = ["--series", "requests", "--context", "2000", "--set", "recent=50", "--set", "learning_rate=0.0003"]
-ONE_STEP = [*LOAD, "--horizon", "1", "--epochs", "20", "--set", "unit=request"]  # the score is logarithmic, too
+LOG_SCORE = ["--set", "unit=request", "--set", "by_size=false"]
+ONE_STEP = [*LOAD, "--horizon", "1", "--epochs", "20", *LOG_SCORE]
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

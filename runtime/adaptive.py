@@ -18,15 +18,17 @@ Axes: H steps ahead, C channels, Q levels.
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from statistics import NormalDist
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
 from .errors import InputError
+from .fields import show
 from .inputs import MAX_VALUE
 from .ring import Ring
+from .snapshot import Numbers
 
 if TYPE_CHECKING:
     from numpy.typing import NDArray
@@ -146,6 +148,33 @@ class AdaptiveQuantiles:
         """Forget the forecasts that wait, since what follows is not what they were made for; keep what was learnt."""
         self._made[:] = 0.0
         self._last = self._now - self._ratio
+
+    def state(self, numbers: Numbers) -> dict[str, Any]:
+        """All that was learnt and what waits: single values for JSON, arrays into `numbers`."""
+        for array in (self._of_step, self._of_all, self._rows, self._made, self._issued[self._made > 0]):
+            numbers.put(array)
+        if self._usual is not None:
+            numbers.put(self._usual)
+        return {"now": self._now, "last": self._last, "usual": self._usual is not None}
+
+    def resume(self, state: Mapping[str, Any], numbers: Numbers, seen: int) -> None:
+        """Go on, new, from what `state` gave, beside a ring that has seen `seen` rows and was never cleared.
+
+        Raises:
+            InputError, KeyError, TypeError: it gives no such thing.
+        """
+        now, last = state["now"], state["last"]
+        if type(now) is not int or type(last) is not int or now < 0 or last > now:
+            raise InputError(f"snapshot: expected steps, got {show((now, last))}")
+        self._now, self._last, self._seen = now, last, seen
+        self._of_step = numbers.take(self._of_step.shape, np.float64, low=-_FARTHEST, high=_FARTHEST)
+        self._of_all = numbers.take(self._of_all.shape, np.float64, low=-_FARTHEST, high=_FARTHEST)
+        self._rows = numbers.take(self._rows.shape, np.float64)
+        self._made = numbers.take(self._made.shape, np.float64, low=0.0, high=1.0)
+        made = self._made > 0
+        self._issued[made] = numbers.take((int(made.sum()), *self._issued.shape[1:]), np.float64)
+        if state["usual"]:
+            self._usual = numbers.take(self._of_step.shape[:2], np.float64)
 
     def _spread(self, plain: NDArray[np.float64]) -> NDArray[np.float64]:
         """(H, C): one standard deviation of the forecast, were it normal between its levels near 0.1 and 0.9.

@@ -11,6 +11,7 @@ import click
 
 from .bins import on_edge
 from .cli import Command, warn
+from .cli_snapshot import SnapshotFile
 from .errors import InputError
 from .forecast import Forecast
 from .predictor import Predictor
@@ -33,7 +34,10 @@ _LOOKED_AT = 9
     help="What stdin holds; auto looks at its first line.",
 )
 @click.option("--keep-going", is_flag=True, help="Report a bad line on stderr, leave it out and go on.")
-def main(artifact: str, device: str, every: int, format_: str, keep_going: bool) -> None:
+@click.option(
+    "--snapshot", type=click.Path(dir_okay=False), help="Go on from this file if it is there, and write it at the end."
+)
+def main(artifact: str, device: str, every: int, format_: str, keep_going: bool, snapshot: str | None) -> None:
     """Forecast a stream of requests from stdin with ARTIFACT (artifacts/NAME or artifacts/NAME/VERSION).
 
     \b
@@ -51,8 +55,12 @@ def main(artifact: str, device: str, every: int, format_: str, keep_going: bool)
     [step][channel][level]; aggregates, of a model that forecasts them, the same for the sums over the first steps, then
     the peaks among them.
 
+    With --snapshot the next run, given the lines that follow, forecasts as if there had been no break. The file is
+    written whole however a run ends: with stdin, an error, SIGTERM or Ctrl-C.
+
     Exit code 0: stdin was read to its end. 1: a bad line (without --keep-going), nothing on stdin, or stdout is full.
     2: wrong usage. 130: Ctrl-C. 141: the reader of stdout has gone, as in `| head -1`.
+    143: SIGTERM.
 
     \b
     Examples:
@@ -61,14 +69,24 @@ def main(artifact: str, device: str, every: int, format_: str, keep_going: bool)
       tail -f requests.jsonl | fcast-predict artifacts/gru --every 100 --keep-going
     """
     predictor = Predictor(artifact, device=device)
-    lines, bad = _Lines(predictor, every), 0
-    read = 0
+    with SnapshotFile(snapshot, predictor) as file:
+        read, bad = _answer(predictor, file, every=every, format_=format_, keep_going=keep_going)
+    if not read:
+        raise InputError("stdin: expected a request per line, got nothing; see fcast-predict --help")
+    if bad:
+        click.echo(f"{bad} of {read} lines left out", err=True)
+
+
+def _answer(predictor: Predictor, file: SnapshotFile, *, every: int, format_: str, keep_going: bool) -> tuple[int, int]:
+    """Answer the lines of stdin; how many were read, and how many of them left out."""
+    lines, read, bad = _Lines(predictor, every), 0, 0
     for number, row in read_rows(sys.stdin.buffer, format=format_):
         read += 1
         try:
             if isinstance(row, InputError):
                 raise row
-            forecast = lines.feed(row, where=f"stdin:{number}")
+            with file.undisturbed():
+                forecast = lines.feed(row, where=f"stdin:{number}")
         except InputError as error:
             if not keep_going:
                 raise
@@ -77,10 +95,7 @@ def main(artifact: str, device: str, every: int, format_: str, keep_going: bool)
             continue
         if forecast is not None:
             click.echo(json.dumps(_line(forecast, predictor)))
-    if not read:
-        raise InputError("stdin: expected a request per line, got nothing; see fcast-predict --help")
-    if bad:
-        click.echo(f"{bad} of {read} lines left out", err=True)
+    return read, bad
 
 
 class _Lines:
@@ -91,7 +106,7 @@ class _Lines:
         self._is_load = predictor.manifest["kind"] == "load"
         self._counts: bool | None = None  # what the stream holds, from its first good line on
         self._first_s: list[float] = []  # starts of the first counts
-        self._start_s: float | None = None
+        self._start_s = predictor.forecast().start_s  # of a snapshot, or None
         self._due = 0
 
     def feed(self, row: Row, *, where: str) -> Forecast | None:

@@ -8,12 +8,17 @@ import sys
 import click
 
 from .cli import Command
-from .verify import Verification, verify
+from .verify import EVERY, Verification, verify
 
 
 @click.command(cls=Command)
 @click.argument("artifact", type=click.Path())
-@click.option("--device", default="auto", show_default=True, help="auto, cpu, cuda or cuda:N.")
+@click.option(
+    "--device",
+    default=EVERY,
+    show_default=True,
+    help="every (the CPU, and CUDA where it works), or one of auto, cpu, cuda, cuda:N.",
+)
 @click.option(
     "--rtol", type=click.FloatRange(min=0), help="Relative tolerance.  [default: that of the export, in parity.json]"
 )
@@ -27,8 +32,9 @@ def main(artifact: str, device: str, rtol: float | None, atol: float | None, as_
     """Check an ARTIFACT: artifacts/NAME (its newest version) or artifacts/NAME/VERSION.
 
     Every file, config.pbtxt too, is hashed against the manifest, and files that it does not list are reported. Then
-    the golden windows, real ones kept inside the artifact, run again on the device, all in one batch and one by one,
-    and are compared with the forecasts that left the exporter, within the tolerance of its proof.
+    the golden windows, real ones kept inside the artifact, run again on each device, all in one batch and one by one,
+    and are compared with the forecasts that left the exporter, within the tolerance of its proof. Units, levels and
+    the like are compared with what the graph says about itself.
 
     Exit code 0: the artifact is good here. 1: it is damaged, or forecasts something else; stderr says where.
 
@@ -53,10 +59,12 @@ def _table(result: Verification) -> list[str]:
     if result.device is None:
         return [*lines, "", "The golden windows were not run: the artifact is damaged."]
     lines += ["", f"{result.windows} golden windows on {result.device} ({', '.join(result.providers)})"]
-    lines += [f"{'channel':<26}{'batch':>6}{'max abs':>12}{'max rel':>12}{'tolerance used':>16}"]
+    lines += [f"Not run on {device}: {reason}" for device, reason in result.not_run.items()]
+    lines += [f"{'channel':<26}{'device':>7}{'batch':>6}{'max abs':>12}{'max rel':>12}{'tolerance used':>16}"]
     for row in result.forecasts:
         numbers = f"{row.max_abs:>12.3g}{row.max_rel:>12.3g}{_percent(row.used):>16}"
-        lines.append(f"{row.channel:<26}{row.batch:>6}{numbers}  {'DIFFERS' if row.problem else 'ok'}")
+        verdict = "DIFFERS" if row.problem else "ok"
+        lines.append(f"{row.channel:<26}{row.device:>7}{row.batch:>6}{numbers}  {verdict}")
     return lines
 
 

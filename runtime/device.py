@@ -58,12 +58,25 @@ class Session:
         """Hand buffers on to the next taker."""
         self._free.append(binding)
 
+    def metadata(self) -> dict[str, str]:
+        """What the graph's file says about itself."""
+        return dict(self._session.get_modelmeta().custom_metadata_map)
+
     def run(self, context: NDArray[np.float32], time_s: NDArray[np.float64] | None) -> dict[str, NDArray[np.float32]]:
         """Run the graph: (B, L, C) float32 and, where it takes time, (B,) float64 to its outputs by name."""
         feed: dict[str, Any] = {"context": context}
         if self._takes_time:
             feed["time_s"] = time_s
         return dict(zip(self._outputs, self._run(self._outputs, feed), strict=True))
+
+
+def devices() -> tuple[str, ...]:
+    """Kinds of devices that the installed onnxruntime was built for; whether they work, a session tells.
+
+    Raises:
+        MissingDependencyError: onnxruntime is not installed, or broken.
+    """
+    return ("cpu", "cuda") if _CUDA in _import_onnxruntime().get_available_providers() else ("cpu",)
 
 
 def open_session(model: bytes, manifest: Manifest, *, device: str, threads: int, where: str) -> Session:

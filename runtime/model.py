@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import os
 import warnings
+from collections.abc import Sequence
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
@@ -46,6 +47,7 @@ class Model:
         self._shape = self.manifest.context, len(self.manifest.channels)
         self._shapes = self.manifest.output_shapes
         self._takes_time = self.manifest.takes_time
+        self.window_numbers = self._shape[0] * self._shape[1]
         self._warned = False
         # Whether the first time given is still to be looked at.
         self.clock_due = self.manifest.takes_time and self.manifest.clock == "epoch"
@@ -117,6 +119,21 @@ class Model:
             self._warn("gave numbers that are negative or not finite")
             return None
         return found
+
+    def answers(
+        self, windows: NDArray[np.float32], times: Sequence[float | None]
+    ) -> list[dict[str, NDArray[np.float32]] | None]:
+        """As `answer`, for windows (B, L, C) of B streams in one run; one that is no forecast takes no other along."""
+        try:
+            found = self.run(windows, np.array(times, dtype=np.float64) if self._takes_time else None)
+        except Exception as error:  # as above
+            self._warn(f"failed with {error}")
+            return [None] * len(windows)
+        valid = [((o >= 0) & np.isfinite(o)).reshape(len(windows), -1).all(axis=1) for o in found.values()]
+        if not (good := np.logical_and.reduce(valid)).all():
+            self._warn("gave numbers that are negative or not finite")
+        # Copies: a view would keep all B of them alive.
+        return [{name: o[i].copy() for name, o in found.items()} if ok else None for i, ok in enumerate(good)]
 
     def _warn(self, what: str) -> None:
         if not self._warned:

@@ -3,12 +3,16 @@
 from __future__ import annotations
 
 import os
-from collections.abc import Mapping
+from collections.abc import Hashable, Iterable, Mapping
 from typing import TYPE_CHECKING, Any
 
 from .forecast import Forecast
 from .live import LiveStream
+from .memory import read_all
 from .model import Model
+from .snapshot import Numbers, pack, unpack
+from .streams import Streams
+from .together import forecast_together
 
 if TYPE_CHECKING:
     import numpy as np
@@ -19,8 +23,9 @@ class Predictor:
     """Forecasts from one artifact.
 
     `predict` keeps nothing and may be called from any number of threads. `observe`, `observe_bin` and `forecast` work
-    on one stream, behind one lock that is never held while the model runs. No method reads a file or the network. A
-    model that takes epoch times warns once (RuntimeWarning) when the first one it gets is none.
+    on one stream, behind one lock that is never held while the model runs; `stream(key)` gives any number of others,
+    each with its own. No method reads a file or the network. A model that takes epoch times warns once
+    (RuntimeWarning) when the first one it gets is none.
 
     Args:
         path: `artifacts/<name>`, where the newest version is taken, or `artifacts/<name>/<version>`.
@@ -30,6 +35,7 @@ class Predictor:
         threads: threads inside one operator; 1 is best for models of this size.
         adapt: correct the forecasts of the stream by how those before turned out, see `runtime.adaptive`. `predict`
             stays as it is.
+        max_streams: streams kept by key, beside this one.
 
     Raises:
         ArtifactError: the artifact is missing, damaged, altered or of a newer schema.
@@ -46,9 +52,12 @@ class Predictor:
         device: str = "auto",
         threads: int = 1,
         adapt: bool = False,
+        max_streams: int = 10_000,
     ) -> None:
         self._model = Model(path, version=version, device=device, threads=threads)
         self._live = LiveStream(self._model, adapt=adapt)
+        self._streams = Streams(self._model, adapt=adapt, max_streams=max_streams)
+        self._adapt = adapt
 
     def __repr__(self) -> str:
         m = self._model.manifest
@@ -153,3 +162,73 @@ class Predictor:
             InputError: `now_s` is no time.
         """
         return self._live.forecast(now_s)
+
+    def stream(self, key: Hashable) -> LiveStream:
+        """The stream of a key, made at the first use: observe, observe_bin and forecast as here, on its own.
+
+        Beyond max_streams the one asked for the longest ago (here or in `forecast_many`) is let go: it is gone unless
+        a caller holds it. One that is held goes on and is found under its key all the while.
+
+        Args:
+            key: anything hashable; a text or a whole number where snapshots are to be taken.
+
+        Raises:
+            InputError: `key` is not hashable.
+        """
+        return self._streams.get(key)
+
+    def forecast_many(self, keys: Iterable[Hashable], now_s: float | None = None) -> dict[Hashable, Forecast]:
+        """The forecast of each key's stream; those that need the model go through it in batches.
+
+        Values differ from those of `stream(key).forecast(now_s)` by the rounding of float32 alone.
+
+        Args:
+            keys: as `stream`.
+            now_s: as `forecast`, for all of them.
+
+        Raises:
+            InputError: a key is not hashable, or `now_s` is no time.
+        """
+        streams = {key: self._streams.get(key) for key in keys}
+        return dict(zip(streams, forecast_together(self._model, list(streams.values()), now_s), strict=True))
+
+    def forget(self, key: Hashable) -> bool:
+        """Let a key's stream go, and find a new one under it from now on; whether there was one.
+
+        A stream that a caller still holds works on, under no key.
+        """
+        return self._streams.forget(key)
+
+    def keys(self) -> list[Hashable]:
+        """The keys of all streams, those asked for the longest ago first."""
+        return [key for key, _ in self._streams.items()]
+
+    def snapshot(self) -> bytes:
+        """What all streams remember, also the predictor's own: bytes to go on from after a restart, see `restore`.
+
+        Each stream is as it was at one moment, one after the other.
+
+        Raises:
+            InputError: a key is neither a text nor a whole number of 64 bits.
+        """
+        numbers = Numbers()
+        streams = [{"key": None, **self._live.write(numbers)}, *self._streams.write(numbers)]
+        return pack("predictor", streams, numbers, self._model.manifest, adapt=self._adapt)
+
+    def restore(self, data: bytes) -> None:
+        """Go on from a snapshot: the next forecasts are those that would have come without a restart.
+
+        All streams are then those of the snapshot, the most recently used max_streams of them; streams that a caller
+        holds go on from it too, and those that it does not know are let go. Restore before feeding.
+
+        Args:
+            data: from `snapshot` of a predictor with the same contract: kind, channels, clock, bin_s, step_s, gap_s,
+                context, horizon, levels and adapt. With another version of the model the forecasts are that one's.
+
+        Raises:
+            InputError: anything else, or truncated, altered, or of a newer version. All streams are as before.
+        """
+        found = unpack(data, of="predictor", manifest=self._model.manifest, adapt=self._adapt)
+        own, *others = read_all(found, self._model.manifest, adapt=self._adapt)
+        self._streams.resume([state.get("key") for state in found.streams[1:]], others)
+        self._live.resume(own)

@@ -21,6 +21,8 @@ class Ring:
         clears: times that all rows were forgotten.
     """
 
+    __slots__ = "_at", "_cells", "_rows", "_width", "clears", "length", "seen"
+
     def __init__(self, length: int, width: int) -> None:
         self.length = length
         self.seen = 0
@@ -56,6 +58,12 @@ class Ring:
         """Forget all rows."""
         self.seen = 0
         self.clears += 1
+
+    def fill(self, rows: NDArray[np.float32], seen: int) -> None:
+        """Be as after `seen` rows, of which the last min(seen, length) are given."""
+        self._rows[: len(rows)] = self._rows[self.length : self.length + len(rows)] = rows
+        self._at = len(rows) % self.length
+        self.seen = seen
 
     def last(self, count: int | None = None) -> NDArray[np.float32]:
         """A view of the last min(seen, length[, count]) rows, oldest first; the next push may overwrite it."""

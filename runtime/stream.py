@@ -11,11 +11,14 @@ Each stream checks everything before it changes anything, works in O(1) per call
 from __future__ import annotations
 
 import math
+from collections.abc import Mapping
 from operator import add
-from typing import Protocol
+from operator import index as whole
+from typing import Any, Protocol
 
 from .bins import bin_of_start, bin_of_time, on_edge
 from .errors import InputError
+from .fields import show
 from .inputs import MAX_VALUE, number, seconds
 from .manifest import Manifest
 from .ring import Ring
@@ -46,6 +49,16 @@ class Stream(Protocol):
     def advance(self, now_s: float) -> None:
         """Take in that time has passed."""
 
+    def state(self) -> dict[str, Any]:
+        """All but the steps, as plain values for JSON."""
+
+    def resume(self, state: Mapping[str, Any]) -> None:
+        """Go on, new but for the steps, from what `state` gave.
+
+        Raises:
+            KeyError, TypeError, ValueError, OverflowError: it gives no such thing.
+        """
+
 
 def open_stream(manifest: Manifest, *, keep: int) -> Stream:
     """The empty stream of an artifact's kind, which keeps its last `keep` steps."""
@@ -54,6 +67,8 @@ def open_stream(manifest: Manifest, *, keep: int) -> Stream:
 
 class RequestStream:
     """A `requests` series: one step per request after the first, with the time since the one before."""
+
+    __slots__ = "_gap_s", "revision", "start_s", "steps"
 
     def __init__(self, manifest: Manifest, *, keep: int) -> None:
         self.steps = Ring(keep, len(manifest.channels))
@@ -94,6 +109,15 @@ class RequestStream:
         """Clear the history when the silence has become a gap; an older time than one seen says nothing new."""
         self._break_after_gap(seconds("now_s", now_s))
 
+    def state(self) -> dict[str, Any]:
+        """All but the steps."""
+        return {"start_s": self.start_s}
+
+    def resume(self, state: Mapping[str, Any]) -> None:
+        """Go on from what `state` gave."""
+        start_s = state["start_s"]
+        self.start_s = None if start_s is None else seconds("snapshot: start_s", start_s)
+
     def _break_after_gap(self, now_s: float) -> None:
         if self.start_s is not None and now_s - self.start_s > self._gap_s and self.steps.seen:
             self.steps.clear()
@@ -110,6 +134,22 @@ class LoadStream:
     Within the open bin requests may come in any order, so that a thread that tells the time and one that observes need
     no common order; only a finished bin takes no more.
     """
+
+    __slots__ = (
+        "_arrival_s",
+        "_bin_s",
+        "_fed",
+        "_from_s",
+        "_gap_s",
+        "_has_tokens",
+        "_next",
+        "_now_s",
+        "_totals",
+        "_until_s",
+        "_watched",
+        "revision",
+        "steps",
+    )
 
     def __init__(self, manifest: Manifest, *, keep: int) -> None:
         assert manifest.bin_s is not None
@@ -203,6 +243,32 @@ class LoadStream:
         if self._fed == "observe":
             gap = self._now_s - self._arrival_s > self._gap_s
             self._close_until(bin_of_time(self._now_s, self._bin_s), gap=gap)
+
+    def state(self) -> dict[str, Any]:
+        """All but the steps."""
+        return {
+            "fed": self._fed,
+            "next": self._next,
+            "watched": self._watched,
+            "totals": self._totals,
+            "arrival_s": None if self._arrival_s == -math.inf else self._arrival_s,
+            "now_s": None if self._now_s == -math.inf else self._now_s,
+        }
+
+    def resume(self, state: Mapping[str, Any]) -> None:
+        """Go on from what `state` gave."""
+        fed, index, watched, totals = (state[key] for key in ("fed", "next", "watched", "totals"))
+        if fed not in (None, "observe", "observe_bin") or len(totals) != len(self._totals):
+            raise InputError(f"snapshot: expected a call and {len(self._totals)} totals, got {show((fed, totals))}")
+        self._fed, self._watched = fed, bool(watched)
+        self._totals = tuple(number("snapshot: totals", total) for total in totals)
+        if index is not None:
+            seconds("snapshot: next", index * self._bin_s)
+            self._await(whole(index))
+        if state["arrival_s"] is not None:
+            self._arrival_s = seconds("snapshot: arrival_s", state["arrival_s"])
+        if state["now_s"] is not None:
+            self._now_s = seconds("snapshot: now_s", state["now_s"])
 
     def _close_until(self, index: int, *, gap: bool) -> None:
         """Make `index` the open bin."""

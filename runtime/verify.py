@@ -1,7 +1,8 @@
-"""Does an artifact still forecast here what it forecast where it was made? By hashes and golden windows."""
+"""Does an artifact forecast here what it forecast where it was made? By hashes, and golden windows on each device."""
 
 from __future__ import annotations
 
+import json
 import math
 import os
 from collections.abc import Callable, Mapping
@@ -11,15 +12,20 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
-from .artifact import CONFIG, Artifact, open_artifact
-from .errors import ArtifactError
+from .artifact import CONFIG, MANIFEST, Artifact, open_artifact
+from .device import Session, devices
+from .errors import ArtifactError, DeviceError
 from .golden import GOLDEN, Golden, read_golden
 from .manifest import output_channels
-from .predictor import Predictor
+from .model import Model
 from .proof import Tolerance, read_tolerance
 
 if TYPE_CHECKING:
     from numpy.typing import NDArray
+
+EVERY = "every"
+"""The CPU, and CUDA where it works."""
+_METADATA = "fcast."
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -38,6 +44,8 @@ class FileCheck:
 class ForecastCheck:
     """One channel of one output of the graph on the golden windows, run again."""
 
+    device: str
+    """`cpu` or `cuda:N`, read back."""
     batch: int
     output: str
     """`forecast`, or `demand`."""
@@ -60,20 +68,25 @@ class Verification:
     name: str
     version: int
     device: str | None
-    """Where the golden windows ran; None when damage kept them from running."""
+    """Where the golden windows ran, `cpu, cuda:0` for both; None when damage kept them from running."""
     providers: tuple[str, ...]
+    """Execution providers that ran them, read back."""
+    not_run: dict[str, str]
+    """Devices that onnxruntime was built for and that do not work here, with the reason."""
     windows: int
     rtol: float | None
     """None, as `atol`, when damage kept the golden windows from running and neither was given."""
     atol: float | None
     files: tuple[FileCheck, ...]
+    contradictions: tuple[str, ...]
+    """What the graph says about itself and the manifest says otherwise."""
     forecasts: tuple[ForecastCheck, ...]
 
     @property
     def problems(self) -> list[str]:
         """All that differs; empty when the artifact is good."""
         said = [check.problem for check in self.files] + [check.problem for check in self.forecasts]
-        return [problem for problem in said if problem is not None]
+        return [problem for problem in said if problem is not None] + list(self.contradictions)
 
     def to_dict(self) -> dict[str, Any]:
         """Plain types, ready for JSON: what is not finite is None."""
@@ -85,9 +98,12 @@ class Verification:
 
 
 def verify(
-    path: str | os.PathLike[str], *, device: str = "auto", rtol: float | None = None, atol: float | None = None
+    path: str | os.PathLike[str], *, device: str = EVERY, rtol: float | None = None, atol: float | None = None
 ) -> Verification:
-    """Hash every file of an artifact and run its golden windows again, all at once and one by one.
+    """Hash every file of an artifact and run its golden windows again on each device, all at once and one by one.
+
+    What the graph says about itself (units, levels and the like) is compared with the manifest, which no hash protects
+    from whoever writes its seal anew.
 
     An output passes when |found - expected| <= atol * scale + rtol * |expected| everywhere: the exporter's rule, with
     the tolerance and the scales of the channels that its proof, parity.json, was made with. The scale of a channel is
@@ -95,7 +111,7 @@ def verify(
 
     Args:
         path: as `Predictor`.
-        device: as `Predictor`.
+        device: `every` for the CPU and, where it works, CUDA; or one device, as `Predictor`.
         rtol: relative tolerance; the proof's if None.
         atol: absolute tolerance in units of a channel's scale, so that it means the same for seconds and tokens; the
             proof's if None.
@@ -108,30 +124,69 @@ def verify(
     """
     artifact = open_artifact(path)
     files = _check_files(artifact)
-    damaged = any(check.problem for check in files)
-    # A damaged artifact is not run: what it would say proves nothing.
-    predictor = None if damaged else Predictor(artifact.folder, device=device)
-    golden = None if damaged else read_golden(artifact)
-    forecasts: list[ForecastCheck] = []
-    if predictor is not None and golden is not None:
+    models: list[Model] = []
+    not_run: dict[str, str] = {}
+    windows, forecasts, contradictions = 0, [], []
+    if not any(check.problem for check in files):  # a damaged artifact is not run: what it would say proves nothing
+        models, not_run = _open(artifact, device)
+        golden = read_golden(artifact)
         within = read_tolerance(artifact).replaced(rtol=rtol, atol=atol)
-        rtol, atol = within.rtol, within.atol
-        for batch in dict.fromkeys((len(golden.context), 1)):
-            found = _run(predictor, golden, batch)
-            for output in artifact.manifest.outputs:
-                forecasts += _compare(artifact, golden, found, output=output, batch=batch, within=within)
+        windows, rtol, atol = len(golden.context), within.rtol, within.atol
+        contradictions = _contradictions(artifact, models[0].session)
+        for model in models:
+            for batch in dict.fromkeys((windows, 1)):
+                found = _run(model, golden, batch)
+                for output in artifact.manifest.outputs:
+                    forecasts += _compare(
+                        artifact, golden, found, output=output, device=model.session.device, batch=batch, within=within
+                    )
     return Verification(
         artifact=str(artifact.folder),
         name=artifact.manifest.name,
         version=artifact.manifest.version,
-        device=None if predictor is None else predictor.device,
-        providers=() if predictor is None else predictor.providers,
-        windows=0 if golden is None else len(golden.context),
+        device=", ".join(model.session.device for model in models) or None,
+        providers=tuple(dict.fromkeys(provider for model in models for provider in model.session.providers)),
+        not_run=not_run,
+        windows=windows,
         rtol=rtol,
         atol=atol,
         files=files,
+        contradictions=tuple(contradictions),
         forecasts=tuple(forecasts),
     )
+
+
+def _open(artifact: Artifact, device: str) -> tuple[list[Model], dict[str, str]]:
+    """The graph on each device, and why it is not on some."""
+    models, not_run = [], {}
+    for one in devices() if device == EVERY else (device,):
+        try:
+            models.append(Model(artifact.folder, version=None, device=one, threads=1))
+        except DeviceError as error:
+            if device != EVERY:
+                raise
+            not_run[one] = str(error)
+    return models, not_run
+
+
+def _contradictions(artifact: Artifact, session: Session) -> list[str]:
+    """Facts in the graph's own metadata that the manifest has otherwise; graphs of other exporters have none."""
+    found = []
+    for key, text in session.metadata().items():
+        name = key.removeprefix(_METADATA)
+        if name != key and name in artifact.manifest.raw:
+            said = json.dumps(artifact.manifest.raw[name], default=_plain)
+            if said != text:
+                found.append(
+                    f"{artifact.folder / MANIFEST}: expected '{name}' to be {text[:200]} as the graph says, "
+                    f"got {said[:200]}; the manifest was altered, copy the artifact again"
+                )
+    return found
+
+
+def _plain(value: Any) -> Any:
+    """The manifest's read-only mappings and lists as JSON has them."""
+    return dict(value) if isinstance(value, Mapping) else list(value)
 
 
 def _check_files(artifact: Artifact) -> tuple[FileCheck, ...]:
@@ -158,13 +213,12 @@ def _problem(check: Callable[[], object]) -> str | None:
     return None
 
 
-def _run(predictor: Predictor, golden: Golden, batch: int) -> dict[str, NDArray[np.float32]]:
-    parts = []
-    for at in range(0, len(golden.context), batch):
-        piece = slice(at, at + batch)
-        time_s = None if golden.time_s is None else golden.time_s[piece]
-        parts.append(predictor.predict_outputs(golden.context[piece], time_s))
-    return {output: np.concatenate([part[output] for part in parts]) for output in parts[0]}
+def _run(model: Model, golden: Golden, batch: int) -> dict[str, NDArray[np.float32]]:
+    if batch > 1:
+        return model.outputs(golden.context, golden.time_s)
+    times = [None] * len(golden.context) if golden.time_s is None else golden.time_s.tolist()
+    parts = [model.outputs(window, time_s) for window, time_s in zip(golden.context, times, strict=True)]
+    return {output: np.stack([part[output] for part in parts]) for output in parts[0]}
 
 
 def _compare(
@@ -173,6 +227,7 @@ def _compare(
     found: Mapping[str, NDArray[np.float32]],
     *,
     output: str,
+    device: str,
     batch: int,
     within: Tolerance,
 ) -> list[ForecastCheck]:
@@ -192,11 +247,12 @@ def _compare(
         if ratio[worst] > 1:
             problem = (
                 f"{artifact.folder / GOLDEN}: window {worst[0]}, step {worst[1] + 1}, {channel}, "
-                f"level {artifact.manifest.levels[worst[2]]}, batch {batch}: expected {want[worst]:.7g} "
+                f"level {artifact.manifest.levels[worst[2]]}, batch {batch}{_on(device)}: expected {want[worst]:.7g} "
                 f"within {allowed[worst]:.2g}, found {got[worst]:.7g}; do not serve this artifact here"
             )
         checks.append(
             ForecastCheck(
+                device=device,
                 batch=batch,
                 output=output,
                 channel=channel,
@@ -207,6 +263,10 @@ def _compare(
             )
         )
     return checks
+
+
+def _on(device: str) -> str:
+    return "" if device == "cpu" else f" on {device}"
 
 
 def _largest(values: NDArray[np.float64]) -> float:

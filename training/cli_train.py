@@ -34,7 +34,7 @@ Examples:
 Settings for --set and the TOML file (flat, the same keys):
   data      series, bin_s, step_s, gap_s, context, horizon, levels, split, stride
   scaling   log, unit, center, calendar, anchor, recent, calibrate
-  training  refit, epochs, batch_size, learning_rate, weight_decay, patience, clip_norm, seed, device,
+  training  refit, epochs, batch_size, learning_rate, weight_decay, patience, by_size, clip_norm, seed, device,
             precision (fp32, amp), gradient_checkpointing
   models    hidden_size, num_layers, dropout (lstm, gru), kernel_size (dlinear), d_model, nhead, ... (transformer)
 

@@ -103,7 +103,7 @@ class ForecasterConfig:
     recent: int = 0
     """The architecture sees this many of the last steps; scaling and anchor see all. 0 for all."""
     calibrate: bool = True
-    """Correct the quantiles by their errors on validation."""
+    """Correct the quantiles by their errors on validation; not after `refit`, whose model has learnt from them."""
 
     def __post_init__(self) -> None:
         """Check every field; parameters are checked when the network is built."""
@@ -133,6 +133,8 @@ class FitConfig:
     """AdamW's decoupled weight decay."""
     patience: int = 8
     """Stop after this many epochs without a better validation score."""
+    by_size: bool = True
+    """A window of a load series counts by its level, as it does in wQL; false where the score is logarithmic."""
     clip_norm: float = 1.0
     """Largest gradient norm."""
     seed: int = 0

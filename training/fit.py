@@ -86,6 +86,7 @@ def fit(
     scaler = torch.amp.GradScaler(source.device.type, enabled=half == torch.float16)  # else it passes through
     wrapped.mark_forward_method("scaled_quantiles")
     levels = torch.tensor(model.levels, device=source.device)
+    by_size = config.fit.by_size and config.data.series == "load"
     origins = torch.from_numpy(split.train)
     batches = math.ceil(len(origins) / config.fit.batch_size)
     if progress.epoch:  # a kill may have come between the two files
@@ -109,7 +110,8 @@ def fit(
             with economical(model.network, dtype=half, recompute=config.fit.gradient_checkpointing):
                 quantiles = wrapped.scaled_quantiles(context, time_s)
             spread = model.spread
-            loss = pinball_loss(quantiles / spread[:, None], model.targets(target) / spread, levels)
+            weight = model.importance(context) if by_size else None
+            loss = pinball_loss(quantiles / spread[:, None], model.targets(target) / spread, levels, weight)
             wrapped_optimizer.zero_grad()
             fabric.backward(scaler.scale(loss))
             scaler.unscale_(wrapped_optimizer)

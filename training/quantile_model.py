@@ -96,6 +96,12 @@ class QuantileModel(nn.Module, ABC):
             target = torch.cat((target, target.cumsum(1) / self.steps, target.cummax(1).values), dim=2)
         return self.scaling.to_scale(target)
 
+    @torch.no_grad()
+    def importance(self, context: torch.Tensor) -> torch.Tensor:
+        """How much each window of a batch counts in a score in raw units: (B, 1, V), 1 on average."""
+        size = self.scaling.size(context)
+        return (size / size.mean(0)).repeat(1, 1, self.values // self.channels)
+
     def ordered(self, quantiles: torch.Tensor) -> torch.Tensor:
         """Quantiles (..., Q) pushed apart from the median outwards until they are in order."""
         levels = list(quantiles.split(1, dim=-1))

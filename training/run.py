@@ -246,13 +246,16 @@ def finish_run(
         data: what it was trained on.
         config: its settings.
         folder: run folder.
-        judged: trained without the validation part, which calibrates and judges it.
-        final: the model to ship, with the same calibration: `judged`, or the same trained on validation too.
+        judged: trained without the validation part, which judges it, and calibrates it where there is no refit.
+        final: the model to ship: `judged` with the same calibration, or the same trained on validation too.
         facts: what `training.checkpoint.build_forecaster` builds it from.
         training: facts of its training.
     """
     source = window_source(data, judged.offset.device)
-    kind = calibrate(judged, source, data.split.validation) if config.model.calibrate else NONE
+    # Errors of a model that has not seen validation are not those of one that has: offsets from them made both the wQL
+    # and the coverage of the latter worse.
+    wanted = config.model.calibrate and not config.fit.refit
+    kind = calibrate(judged, source, data.split.validation) if wanted else NONE
     final.offset.copy_(judged.offset)
     meta: dict[str, Any] = {
         **data_facts(data),

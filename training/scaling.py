@@ -140,6 +140,11 @@ class Scaling(nn.Module):
         weights = (1 - self.alpha) ** age[:, None]
         return (scaled * (weights / weights.sum(0))).sum(1, keepdim=True)
 
+    def size(self, context: torch.Tensor) -> torch.Tensor:
+        """How far a window's errors on the working scale reach in raw units, up to a factor: (B, 1, C)."""
+        level = self._level(self.to_scale(self._steps(context).sum(2)))
+        return torch.exp(level) if self.log else torch.ones_like(level)
+
     def _steps(self, context: torch.Tensor) -> torch.Tensor:
         """Bins (B, L, C) grouped into steps (B, S, R, C)."""
         # -1: with `unflatten` the ONNX exporter takes the example's batch for a constant in recurrent models.

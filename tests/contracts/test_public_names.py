@@ -17,6 +17,7 @@ from click.testing import CliRunner
 
 import runtime
 from runtime import Forecast, Predictor
+from runtime.live import LiveStream
 
 if sys.version_info >= (3, 11):
     import tomllib
@@ -45,12 +46,23 @@ def command(script: str) -> click.Command:
 @pytest.mark.parametrize(
     ("method", "expected"),
     [
-        (Predictor.__init__, "path, *, version=None, device='auto', threads=1, adapt=False"),
+        (Predictor.__init__, "path, *, version=None, device='auto', threads=1, adapt=False, max_streams=10000"),
         (Predictor.observe, "timestamp_s, request_tokens=None, response_tokens=None"),
         (Predictor.observe_bin, "start_s, requests, request_tokens=None, response_tokens=None"),
         (Predictor.forecast, "now_s=None"),
         (Predictor.predict, "context, time_s=None"),
         (Predictor.predict_outputs, "context, time_s=None"),
+        (Predictor.stream, "key"),
+        (Predictor.forecast_many, "keys, now_s=None"),
+        (Predictor.forget, "key"),
+        (Predictor.keys, ""),
+        (Predictor.snapshot, ""),
+        (Predictor.restore, "data"),
+        (LiveStream.observe, "timestamp_s, request_tokens=None, response_tokens=None"),
+        (LiveStream.observe_bin, "start_s, requests, request_tokens=None, response_tokens=None"),
+        (LiveStream.forecast, "now_s=None"),
+        (LiveStream.snapshot, ""),
+        (LiveStream.restore, "data"),
         (Forecast.at, "level"),
         (Forecast.next_request, "level=0.5"),
         (Forecast.demand, "lead_time_s, *, level=0.9"),

@@ -29,7 +29,7 @@ def test_the_result_says_what_was_published_how_well_it_matches_and_what_next(lo
     result = export(load_run, "--out", tmp_path, "--format", "onnx", "--format", "torchscript")
     assert (result.exit_code, result.stderr) == (0, "")
     assert result.stdout.startswith(f"Published {tmp_path}/dlinear/1\n")
-    for text in ("model.onnx", "model.pt", "parity onnx: 277 real", "parity torchscript: 277 real", "fcast-verify"):
+    for text in ("model.onnx", "model.pt", "parity onnx: ", "parity torchscript: ", "of edge windows", "fcast-verify"):
         assert text in result.stdout
     assert re.search(r"opset 20, exporter legacy, .* s: export .* s, gate .* s, publish .* s", result.stdout)
 

@@ -23,11 +23,13 @@ CONTEXT, HORIZON, LEVELS = 12, 4, (0.1, 0.5, 0.9)
 BATCHES = (1, 2, 3, 17, 256)
 
 
-def forecaster(model: str, *, clock: bool, demand: bool = False, ratio: int = 1) -> Forecaster:
+def forecaster(
+    model: str, *, clock: bool, demand: bool = False, ratio: int = 1, params: dict[str, int] | None = None
+) -> Forecaster:
     torch.manual_seed(0)
     return Forecaster(
         model=model,
-        params={},
+        params=params or {},
         channels=3,
         context=CONTEXT,
         horizon=HORIZON,

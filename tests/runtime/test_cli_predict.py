@@ -254,3 +254,64 @@ def test_ctrl_c_ends_it_quietly(program: subprocess.Popen[str]) -> None:
     program.send_signal(signal.SIGINT)
     assert program.wait(timeout=20) == 130
     assert program.stderr.read() == ""
+
+
+@pytest.mark.parametrize("name", ["requests", "load"])
+def test_a_run_goes_on_from_the_snapshot_of_the_one_before(name: str, tmp_path: Path) -> None:
+    lines, file = requests(100, 15.0).splitlines(keepends=True), tmp_path / "state"
+    whole = invoke(name, HEADER + "".join(lines)).stdout
+    parts = [
+        invoke(name, HEADER + "".join(part), "--snapshot", str(file)).stdout
+        for part in (lines[:37], lines[37:38], lines[38:])
+    ]
+    assert "".join(parts) == whole
+    assert list(tmp_path.iterdir()) == [file]
+
+
+def test_a_bad_line_leaves_a_snapshot_of_the_lines_before(tmp_path: Path) -> None:
+    file = tmp_path / "state"
+    assert invoke("requests", HEADER + "1,2,3\n2,x,3\n", "--snapshot", str(file)).exit_code == 1
+    p = Predictor(ARTIFACTS / "requests", device="cpu")
+    p.restore(file.read_bytes())
+    assert p.forecast().start_s == 1.0
+
+
+def test_a_file_that_is_no_snapshot_is_one_line_and_stays(tmp_path: Path) -> None:
+    file = tmp_path / "state"
+    file.write_bytes(b"mine")
+    done = invoke("requests", HEADER + "1,2,3\n", "--snapshot", str(file))
+    assert (done.exit_code, done.stdout) == (1, "")
+    assert done.stderr.startswith(f"Error: {file}: snapshot: expected bytes that begin with FCASTSNP, got 4 bytes")
+    assert file.read_bytes() == b"mine"
+
+
+def test_a_snapshot_that_cannot_be_written_is_one_line(tmp_path: Path) -> None:
+    file = tmp_path / "missing" / "state"
+    done = invoke("requests", HEADER + "1,2,3\n", "--snapshot", str(file))
+    assert done.exit_code == 1
+    assert done.stderr == f"Error: {file}: expected room for a snapshot, got No such file or directory\n"
+
+
+@pytest.mark.parametrize(("number", "code"), [(signal.SIGTERM, 143), (signal.SIGINT, 130)])
+def test_a_signal_leaves_a_snapshot(number: signal.Signals, code: int, tmp_path: Path) -> None:
+    file = tmp_path / "state"
+    with subprocess.Popen(
+        [*PROGRAM, str(ARTIFACTS / "requests"), "--device", "cpu", "--snapshot", str(file)],
+        stdin=subprocess.PIPE,
+        stdout=subprocess.PIPE,
+        stderr=subprocess.PIPE,
+        text=True,
+        cwd=Path(__file__).parents[2],
+    ) as child:
+        assert child.stdin is not None
+        assert child.stdout is not None
+        assert child.stderr is not None
+        child.stdin.write(HEADER + "7,1,1\n")
+        child.stdin.flush()
+        child.stdout.readline()
+        child.send_signal(number)
+        assert child.wait(timeout=20) == code
+        assert child.stderr.read() == ""
+    p = Predictor(ARTIFACTS / "requests", device="cpu")
+    p.restore(file.read_bytes())
+    assert p.forecast().start_s == 7.0

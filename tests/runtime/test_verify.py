@@ -18,7 +18,7 @@ from runtime.artifact import open_artifact
 from runtime.cli_verify import main
 from runtime.golden import MAX_UNPACKED_BYTES, read_golden
 from runtime.verify import verify
-from tests.runtime.conftest import cli_runner, replace_file
+from tests.runtime.conftest import cli_runner, replace_file, seal
 
 Copied = Callable[[str], Path]
 
@@ -126,6 +126,62 @@ def test_a_proof_without_its_tolerance_is_refused(copied: Copied, parity: bytes,
     done = invoke(folder)
     assert done.exit_code == 1
     assert said in done.stderr
+
+
+@pytest.mark.parametrize(
+    ("number", "changed"),
+    [(np.float32(0.7), np.float32(0.701)), (np.float64(86400.0), np.float64(43200.0))],
+    ids=["a weight", "the scaler of the clock"],
+)
+def test_another_constant_in_the_graph_is_found_by_what_it_forecasts(
+    copied: Copied, number: np.floating, changed: np.floating
+) -> None:
+    folder = copied("load")
+    graph = (folder / "model.onnx").read_bytes()
+    assert graph.count(number.tobytes()) == 1
+    replace_file(folder, "model.onnx", graph.replace(number.tobytes(), changed.tobytes()))  # sealed: no hash tells
+    done = invoke(folder)
+    assert done.exit_code == 1
+    assert "sha256" not in done.stderr
+    assert "golden.npz: window" in done.stderr
+
+
+def with_metadata(folder: Path, facts: dict[str, Any]) -> None:
+    """Add to model.onnx what fcast-export writes in it: field 14 of ModelProto, a key and a value."""
+    graph = (folder / "model.onnx").read_bytes()
+    for name, value in facts.items():
+        key, text = f"fcast.{name}".encode(), json.dumps(value).encode()
+        entry = b"\x0a" + bytes([len(key)]) + key + b"\x12" + bytes([len(text)]) + text
+        graph += b"\x72" + bytes([len(entry)]) + entry
+    replace_file(folder, "model.onnx", graph)
+
+
+def test_a_manifest_that_contradicts_its_graph_is_found_though_its_seal_is_right(copied: Copied) -> None:
+    folder = copied("load")
+    manifest = json.loads((folder / "manifest.json").read_text())
+    with_metadata(folder, {key: manifest[key] for key in ("levels", "bin_s", "clock", "kind")} | {"unheard_of": 1})
+    assert invoke(folder).exit_code == 0
+    manifest = json.loads((folder / "manifest.json").read_text())
+    seal(folder, manifest | {"levels": [0.1, 0.25, 0.5, 0.75, 0.9, 0.95, 0.999]})
+    done = invoke(folder)
+    assert done.exit_code == 1
+    assert "manifest.json: expected 'levels' to be [0.1, 0.25, 0.5, 0.75, 0.9, 0.95, 0.99] as the graph" in done.stderr
+    assert json.loads(invoke(folder, "--json").stdout)["contradictions"] != []
+
+
+def test_every_device_is_run_by_default_and_one_that_fails_is_told(
+    artifacts: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("runtime.verify.devices", lambda: ("cpu", "cuda"))  # a build for CUDA on a machine without
+    result = verify(artifacts / "load")
+    assert (result.device, result.problems) == ("cpu", [])
+    assert {check.device for check in result.forecasts} == {"cpu"}
+    assert result.not_run.keys() == {"cuda"}
+    assert "device: expected " in result.not_run["cuda"]
+    done = cli_runner().invoke(main, [str(artifacts / "load")])
+    assert done.exit_code == 0
+    assert "Not run on cuda: device: expected " in done.stdout
+    assert cli_runner().invoke(main, [str(artifacts / "load"), "--device", "cuda"]).exit_code == 1
 
 
 def pack(arrays: dict[str, Any]) -> bytes:

@@ -123,6 +123,14 @@ def test_a_constant_series_has_statistics_that_do_not_divide_by_zero():
     assert torch.isfinite(built.eval()(torch.zeros(1, 30, 1))).all()
 
 
+def test_a_weighted_pinball_loss_counts_a_window_as_often_as_it_weighs():
+    quantiles, target = torch.rand(2, 3, 1, 7), torch.rand(2, 3, 1)
+    levels = torch.tensor(LEVELS)
+    weighted = pinball_loss(quantiles, target, levels, torch.tensor([1.5, 0.5])[:, None, None])
+    often = [0, 0, 0, 1]
+    torch.testing.assert_close(weighted, pinball_loss(quantiles[often], target[often], levels))
+
+
 def test_the_pinball_loss_is_smallest_at_the_quantile():
     target = torch.arange(101.0).view(101, 1, 1)
     at = [float(pinball_loss(torch.full((101, 1, 1, 1), q), target, torch.tensor([0.9]))) for q in (80.0, 90.0, 99.0)]

@@ -50,6 +50,16 @@ def test_a_warm_start_is_trained_on_validation_too(tmp_path):
     assert (tmp_path / "again" / JUDGED).read_bytes() != (tmp_path / "again" / WEIGHTS).read_bytes()
 
 
+def test_a_model_trained_on_validation_too_is_not_moved_by_the_errors_of_one_that_was_not(tmp_path):
+    found = {
+        refit: train(tmp_path / str(refit), run_of(refit=refit, anchor=False, log=False, epochs=1), rows=1600)
+        for refit in (False, True)
+    }
+    assert found[False].meta["training"]["calibration"] != NONE
+    assert found[True].meta["training"]["calibration"] == NONE
+    assert not found[True].model.offset.any()
+
+
 def test_what_the_last_training_left_is_replaced_with_its_run(tmp_path):
     train(tmp_path, run_of(refit=True, anchor=False))
     for file in earlier_files(tmp_path):

@@ -49,6 +49,19 @@ def test_demand_is_trained_on_sums_and_peaks_of_the_steps():
     np.testing.assert_allclose(ratio.detach(), np.tile([1.0, 2.0, 3.0, 4.0], (5, 1)), rtol=0.2)
 
 
+@pytest.mark.parametrize("log", [False, True])
+def test_a_window_counts_as_far_as_its_errors_reach_in_raw_units(log):
+    series = load_series()
+    model = made(series, demand=True, log=log)
+    context = windows(series) * torch.tensor([1.0, 2.0, 3.0, 5.0, 10.0])[:, None, None]
+    _, level = model.scaling(context)
+    raw = model.scaling.from_scale(torch.cat((level, level + 0.01), dim=1)[..., None])[..., 0]
+    reach = raw.diff(dim=1)
+    found = model.importance(context)
+    assert found.shape == (5, 1, 3)
+    torch.testing.assert_close(found, (reach / reach.mean()).expand(-1, 1, 3), rtol=0.02, atol=0.0)
+
+
 @pytest.mark.parametrize("demand", [False, True])
 def test_quantiles_are_in_order_whatever_the_offsets(demand):
     model = made(load_series(), demand=demand)
