@@ -19,6 +19,8 @@ from export.exporters import AUTO, DEFAULT_OPSET, exporters_for
 from export.gate import TORCHSCRIPT, prove
 from export.lean import lean
 from export.manifest import graph_metadata, json_bytes, manifest_bytes, manifest_facts
+from export.precision import FP32
+from export.precision_gate import MAX_SKILL_LOSS, check_precision, convert_staged
 from export.publish import check_name, publish, staging, write_file
 from export.stages import OnStage, Stages
 from export.to_onnx import to_onnx, with_fixed_batch
@@ -43,7 +45,8 @@ class Published:
         opset: ONNX operator set of model.onnx.
         exporter: what made it, `legacy` or `dynamo`.
         rejected: exporters that `auto` tried before -> what was wrong with what they gave.
-        checks: the comparisons it passed.
+        checks: the comparisons it passed; in another precision than fp32, those of the graph it was converted from.
+        precision: what the conversion cost, as in parity.json; None for fp32.
         stages: seconds by stage: `export`, `gate`, `publish`.
         seconds: from start to end.
     """
@@ -56,6 +59,7 @@ class Published:
     exporter: str
     rejected: dict[str, str]
     checks: list[parity.Check]
+    precision: dict[str, Any] | None
     stages: dict[str, float]
     seconds: float
 
@@ -69,6 +73,8 @@ def export_checkpoint(
     opset: int = DEFAULT_OPSET,
     exporter: str = AUTO,
     static_batch: int | None = None,
+    precision: str = FP32,
+    max_skill_loss: float = MAX_SKILL_LOSS,
     atol: float = parity.ATOL,
     rtol: float = parity.RTOL,
     on_stage: OnStage | None = None,
@@ -80,11 +86,13 @@ def export_checkpoint(
         formats: "onnx" and "torchscript"; model.onnx is always there, since the runtime serves it, and
             "torchscript" adds model.pt.
         out: the repository of artifacts; made if missing.
-        name: the artifact's name; the architecture's if None.
+        name: the artifact's name; the architecture's if None, with `-fp16` or `-int8` in these precisions.
         opset: ONNX operator set, 17 to 20 with the exporter legacy, 18 to 21 with dynamo.
         exporter: "legacy", "dynamo", or "auto" for legacy and, where that fails or its graph does not pass the gate,
             dynamo, with a warning.
         static_batch: also write `model.batchN.onnx`, the same graph for batches of N alone.
+        precision: "fp32", or "fp16" or "int8" for a converted graph; see export/precision.py.
+        max_skill_loss: how much wQL on validation windows may rise by a conversion, as a share.
         atol: absolute tolerance in units of each channel's mean.
         rtol: relative tolerance.
         on_stage: told what is being done.
@@ -105,8 +113,11 @@ def export_checkpoint(
     exporters = exporters_for(exporter, opset)
     if static_batch is not None and not 1 <= static_batch <= MAX_BATCH:
         raise ConfigError(f"--static-batch: expected 1 to {MAX_BATCH}, got {static_batch}; correct it")
+    check_precision(precision, formats=formats, static_batch=static_batch, max_skill_loss=max_skill_loss)
     checkpoint = load_checkpoint(path)
-    name = check_name(checkpoint.meta["model"]["name"] if name is None else name)
+    # A host takes the newest version of a name: it must not change precision by accident.
+    suffix = "" if precision == FP32 else f"-{precision}"
+    name = check_name(checkpoint.meta["model"]["name"] + suffix if name is None else name)
     inputs = _real_inputs(checkpoint)
     within = parity.tolerance(inputs["context"], rtol=rtol, atol=atol)
     # A batch of one would let an exporter take the batch for a constant.
@@ -139,10 +150,24 @@ def export_checkpoint(
                 return facts, prove(checkpoint, staged, inputs, within=within)
 
         (facts, checks), rejected = first_accepted(exporters, attempt, where=staged)
+        report = parity.parity_json(checks, within=within, channels=facts["channels"], windows=len(inputs["context"]))
+        if precision != FP32:
+            facts["precision"] = precision
+            with stages.stage("precision", f"converting to {precision} and measuring what it costs"):
+                golden, measured = convert_staged(
+                    checkpoint,
+                    staged,
+                    inputs,
+                    precision=precision,
+                    max_skill_loss=max_skill_loss,
+                    golden_most=_GOLDEN_WINDOWS,
+                    seal=lambda: _seal(facts, staged, 1),
+                )
+                report["fp32_tolerances"] = report["tolerances"]
+                report["tolerances"] = report["tolerances"] | measured["tolerances"]
+                report["precision"] = measured["precision"]
+                write_file(staged / GOLDEN, _npz(golden))
         with stages.stage("publish", "publishing"):
-            report = parity.parity_json(
-                checks, within=within, channels=facts["channels"], windows=len(inputs["context"])
-            )
             write_file(staged / PARITY, json_bytes(report | ({"rejected": rejected} if rejected else {})))
             folder, version = publish(
                 staged, out=out, name=name, config=config_pbtxt(facts), seal=partial(_seal, facts)
@@ -157,6 +182,7 @@ def export_checkpoint(
         exporter=facts["exporter"],
         rejected=rejected,
         checks=checks,
+        precision=report.get("precision"),
         stages=stages.seconds,
         seconds=perf_counter() - started,
     )

@@ -21,6 +21,7 @@ Examples:
   fcast-export runs/gru --out /srv/models --json
   fcast-export runs/my_model --exporter dynamo --opset 21
   fcast-export runs/lstm --static-batch 1
+  fcast-export runs/lstm --precision int8
 
 \b
 Exit code: 0 published, 1 refused or failed (nothing is published), 2 wrong usage.
@@ -70,6 +71,21 @@ Exit code: 0 published, 1 refused or failed (nothing is published), 2 wrong usag
     "every shape known.",
 )
 @click.option(
+    "--precision",
+    type=click.Choice(["fp32", "fp16", "int8"]),
+    default="fp32",
+    show_default=True,
+    help="Convert the weights of model.onnx. Without --name the artifact is then called after the model with -fp16 or "
+    "-int8 behind: hosts take the newest version of a name, and should not change precision by accident.",
+)
+@click.option(
+    "--max-skill-loss",
+    type=float,
+    default=0.01,
+    show_default=True,
+    help="Refuse a conversion that raises wQL on validation windows by more than this share.",
+)
+@click.option(
     "--atol",
     type=float,
     default=1e-5,
@@ -86,6 +102,8 @@ def main(
     opset: int,
     exporter: str,
     static_batch: int | None,
+    precision: str,
+    max_skill_loss: float,
     atol: float,
     rtol: float,
     as_json: bool,
@@ -108,6 +126,8 @@ def main(
             opset=opset,
             exporter=exporter,
             static_batch=static_batch,
+            precision=precision,
+            max_skill_loss=max_skill_loss,
             atol=atol,
             rtol=rtol,
             on_stage=on_stage,
@@ -144,6 +164,7 @@ def _as_json(published: Published) -> dict[str, object]:
         "exporter": published.exporter,
         "rejected": published.rejected,
         "parity": _parity(published),
+        "precision": published.precision,
         "stages": {stage: round(seconds, 3) for stage, seconds in published.stages.items()},
         "seconds": round(published.seconds, 3),
     }
@@ -153,13 +174,16 @@ def _as_text(published: Published) -> str:
     lines = [f"Published {published.path}"]
     for file, size in published.files.items():
         lines.append(f"  {file:<16} {size / 1000:9.1f} kB")
+    of = "" if published.precision is None else " in fp32"
     for form, row in _parity(published).items():
         lines.append(
-            f"  parity {form}: {row['forecasts']} forecasts ({row['edge_forecasts']} of edge windows) differ from "
+            f"  parity {form}{of}: {row['forecasts']} forecasts ({row['edge_forecasts']} of edge windows) differ from "
             f"float64 torch by at most {row['scaled']:.1e} on the working scale, where float32 torch does by "
             f"{row['float32']:.1e}; {row['max_abs']:.1e} absolute ({row['max_abs_channel']}); {row['used']:.0%} of the "
             "tolerance"
         )
+    if published.precision is not None:
+        lines += _precision_lines(published.precision)
     lines += [
         f"  opset {published.opset}, exporter {published.exporter}, {published.seconds:.1f} s: "
         + ", ".join(f"{stage} {seconds:.1f} s" for stage, seconds in published.stages.items()),
@@ -168,3 +192,21 @@ def _as_text(published: Published) -> str:
         f"  python -c 'from runtime import Predictor; print(Predictor(\"{published.path.parent}\").device)'",
     ]
     return "\n".join(lines)
+
+
+def _precision_lines(cost: dict[str, Any]) -> list[str]:
+    """What a conversion cost, for people."""
+    skill, latency = cost["skill_loss"]["validation"], cost["latency_ratio"]
+    shares = [row["p99_of_iqr"] for row in cost["difference"]["forecast"].values() if row["p99_of_iqr"] is not None]
+    times = ", ".join(f"{ratio:.2f} at batch {batch}" for batch, ratio in latency.items())
+    kind, size, weights = cost["precision"], cost["size_ratio"], cost["weights_converted"]
+    lines = [
+        f"  {kind}: {weights:.0%} of the weights; of fp32, size {size:.2f}, time {times}",
+        f"  {kind}: wQL {skill['loss']:+.3%} on {skill['windows']} validation windows, at most "
+        f"{cost['max_skill_loss']:.2%} allowed",
+    ]
+    if shares:
+        lines.append(
+            f"  {cost['precision']}: 99% of forecasts differ by at most {max(shares):.1%} of the quartile range"
+        )
+    return lines
