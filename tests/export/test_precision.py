@@ -103,7 +103,6 @@ def test_the_report_has_what_the_conversion_cost(export: Export, model: str, pre
     cost = report["precision"]
     assert cost["precision"] == precision
     assert 0 < cost["weights_converted"] <= 1
-    assert set(cost["latency_ratio"]) == {"1", "256"}
     assert cost["skill_loss"]["validation"]["loss"] <= cost["max_skill_loss"] == 0.01
     assert sum(part["windows"] for part in cost["skill_loss"].values()) == report["windows"]
     assert set(cost["difference"]) == {"forecast", "demand"}
@@ -140,12 +139,8 @@ def test_scaling_head_and_quantiles_keep_their_float32(export: Export, precision
 @pytest.mark.parametrize("precision", CONVERSIONS)
 def test_a_conversion_gives_the_same_bytes_again(export: Export, precision: str) -> None:
     first, second = export("lstm", precision), export("lstm", precision, 2)
-    for file in ("model.onnx", "golden.npz"):
+    for file in ("model.onnx", "golden.npz", "parity.json"):
         assert (first / file).read_bytes() == (second / file).read_bytes()
-    reports = [report_of(version) for version in (first, second)]
-    for report in reports:
-        del report["precision"]["latency_ratio"]  # the one figure that is measured with a clock
-    assert reports[0] == reports[1]
 
 
 @pytest.mark.parametrize("precision", CONVERSIONS)
