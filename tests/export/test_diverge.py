@@ -102,7 +102,7 @@ def test_the_first_wrong_node_is_named_beside_its_torch_module(
 ) -> None:
     broken(edit)
     with pytest.raises(ParityError, match=f"nothing was published; first difference: torch {said}") as error:
-        export_checkpoint(request.getfixturevalue(run), out=tmp_path)
+        export_checkpoint(request.getfixturevalue(run), out=tmp_path, exporter="legacy")
     assert "between node" not in str(error.value)
     assert list(tmp_path.iterdir()) == []
 
@@ -111,7 +111,7 @@ def test_the_command_line_says_it_in_one_line(
     requests_run: Path, broken: Callable[[Edit], None], tmp_path: Path
 ) -> None:
     broken(swap_gates)
-    result = CliRunner().invoke(main, [str(requests_run), "--out", str(tmp_path)])
+    result = CliRunner().invoke(main, [str(requests_run), "--out", str(tmp_path), "--exporter", "legacy"])
     assert (result.exit_code, result.stdout) == (1, "")
     assert "first difference: torch members.0.network.rnn (GRU)" in result.stderr
     assert result.stderr.count("\n") == 1
