@@ -219,6 +219,7 @@ def test_the_command_prints_what_the_conversion_cost(export: Export, tmp_path: P
     ):
         assert re.search(line, text)
     found = json.loads(CliRunner().invoke(main, [*options, "--json"]).stdout)
+    assert set(found["precision"].pop("latency_ratio")) == {"1", "256"}
     assert found["precision"] == report_of(tmp_path / "lstm-int8/2")["precision"]
 
 
