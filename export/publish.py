@@ -18,9 +18,11 @@ import shutil
 import warnings
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager, suppress
+from itertools import zip_longest
 from pathlib import Path
 
 from export.errors import ExportError, StorageError
+from export.triton import contract
 from training.errors import ConfigError
 
 CONFIG = "config.pbtxt"
@@ -94,15 +96,19 @@ def write_file(path: Path, content: bytes) -> None:
             os.fsync(file.fileno())
 
 
-def publish(staged: Path, *, out: Path, name: str, config: str, seal: Callable[[Path, int], None]) -> tuple[Path, int]:
+def publish(
+    staged: Path, *, out: Path, name: str, config: str, seal: Callable[[Path, int, bytes], None]
+) -> tuple[Path, int]:
     """Move a staged version into the repository.
 
     Args:
         staged: the folder of the version's files, inside a `staging` of `out`.
         out: the repository.
         name: the artifact's name.
-        config: text of config.pbtxt, the contract that all versions of a name share.
-        seal: called with the folder and the version it is about to take; writes what contains the number.
+        config: text of config.pbtxt for a name that is not there yet. One that is keeps the file of its first version,
+            whose hash its versions hold, as long as the contract in it is the same.
+        seal: called with the folder, the version it is about to take and the content of config.pbtxt that it will stand
+            beside; writes what depends on them.
 
     Returns:
         The published folder and its version. What fails once it is there gives a RuntimeWarning.
@@ -114,22 +120,22 @@ def publish(staged: Path, *, out: Path, name: str, config: str, seal: Callable[[
     target = out / name
     while True:
         fresh = not (target.is_dir() and any(target.iterdir()))
-        if not fresh:
-            _check_contract(target, config)
+        beside = config.encode() if fresh else _same_contract(target, config)
         version = 1 if fresh else _highest_version(target) + 1
-        seal(staged, version)
+        seal(staged, version, beside)
         try:
             with _writing(out):
                 if fresh:
                     _move_with_config(staged, target, config)
                 else:
                     _sync(staged)
+                    _record_highest(target, version, aside=staged.with_name("highest"))
                     os.rename(staged, target / str(version))
         except OSError as error:
             if error.errno not in _TAKEN:
                 raise
             continue
-        _settle(target, version, fresh=fresh)
+        _settle(target, version, parent=target.parent if fresh else target)
         return target / str(version), version
 
 
@@ -148,10 +154,10 @@ def _move_with_config(staged: Path, target: Path, config: str) -> None:
         raise
 
 
-def _settle(target: Path, version: int, *, fresh: bool) -> None:
+def _settle(target: Path, version: int, *, parent: Path) -> None:
     """After the rename: the version is live, so that nothing here may fail the export."""
     try:
-        _sync(target.parent if fresh else target)
+        _sync(parent)
     except OSError as error:
         warnings.warn(
             f"{target / str(version)}: published, but the disk has not confirmed it ({error.strerror or error}); "
@@ -159,28 +165,23 @@ def _settle(target: Path, version: int, *, fresh: bool) -> None:
             RuntimeWarning,
             stacklevel=3,
         )
-    if not fresh:
-        _record_highest(target, version)
 
 
-def _check_contract(target: Path, config: str) -> None:
+def _same_contract(target: Path, config: str) -> bytes:
+    """The content of the config.pbtxt that is there, when it has the contract of `config`."""
     try:
-        existing = (target / CONFIG).read_text(encoding="utf-8", errors="replace")
+        existing = (target / CONFIG).read_bytes()
     except OSError as error:
         raise ExportError(
             f"{target}: expected an artifact with a {CONFIG}, got {error.strerror}; choose another --name"
         ) from error
-    if existing != config:
-        old, new = _first_difference(existing, config)
-        raise ExportError(
-            f"{target}: expected the contract of its other versions, '{old}', got '{new}'; choose another --name"
-        )
-
-
-def _first_difference(existing: str, config: str) -> tuple[str, str]:
-    old, new = existing.splitlines(), config.splitlines()
-    pairs = zip([*old, *[""] * len(new)], [*new, *[""] * len(old)], strict=False)
-    return next(((a.strip(), b.strip()) for a, b in pairs if a != b), ("", ""))
+    pairs = zip_longest(contract(existing.decode(errors="replace")), contract(config), fillvalue="")
+    for old, new in pairs:
+        if old != new:
+            raise ExportError(
+                f"{target}: expected the contract of its other versions, '{old}', got '{new}'; choose another --name"
+            )
+    return existing
 
 
 def _highest_version(target: Path) -> int:
@@ -191,14 +192,13 @@ def _highest_version(target: Path) -> int:
     return max(found, default=0)
 
 
-def _record_highest(target: Path, version: int) -> None:
-    fresh = target / f"{_HIGHEST}-{secrets.token_hex(4)}"
+def _record_highest(target: Path, version: int, *, aside: Path) -> None:
+    """Before the rename: of two bad ends, a number that is skipped is better than one that is used twice."""
     try:
-        write_file(fresh, f"{max(version, _highest_version(target))}\n".encode())
-        os.replace(fresh, target / _HIGHEST)
+        write_file(aside, f"{max(version, _highest_version(target))}\n".encode())
+        os.replace(aside, target / _HIGHEST)
     except (OSError, ExportError):  # at worst the number of a version that is deleted by hand comes back
-        with suppress(OSError):
-            fresh.unlink()
+        pass
 
 
 def _sync(folder: Path) -> None:

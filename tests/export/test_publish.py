@@ -11,7 +11,7 @@ from pathlib import Path
 import pytest
 
 from export.errors import ExportError
-from export.publish import check_name, staging, write_file
+from export.publish import check_name, publish, staging, write_file
 from tests.export.publishing import CONFIG, publish_one, visible
 from training.errors import ConfigError
 
@@ -40,10 +40,43 @@ def test_versions_put_there_by_hand_are_not_overwritten(tmp_path: Path) -> None:
     assert publish_one(tmp_path)[1] == 8
 
 
+def test_versions_are_numbers_and_later_ones_do_not_touch_them(tmp_path: Path) -> None:
+    def state(version: int) -> dict[str, tuple[int, int, bytes]]:
+        files = sorted((tmp_path / f"gru/{version}").iterdir())
+        return {file.name: (file.stat().st_ino, file.stat().st_mtime_ns, file.read_bytes()) for file in files}
+
+    publish_one(tmp_path)
+    first, config = state(1), (tmp_path / "gru/config.pbtxt").stat()
+    for _ in range(10):
+        publish_one(tmp_path)
+    assert state(1) == first
+    assert (tmp_path / "gru/config.pbtxt").stat().st_mtime_ns == config.st_mtime_ns
+    folders = {path.name for path in (tmp_path / "gru").iterdir() if path.is_dir()}
+    assert folders == {str(version) for version in range(1, 12)}
+
+
+def test_a_configuration_tuned_by_hand_stays_and_is_what_the_next_version_is_sealed_with(tmp_path: Path) -> None:
+    publish_one(tmp_path)
+    tuned = CONFIG + "instance_group [ { kind: KIND_CPU } ]\n"
+    (tmp_path / "gru/config.pbtxt").write_text(tuned)
+    seen = []
+    with staging(tmp_path) as stage:
+        write_file(stage / "version/model.onnx", b"weights")
+        publish(
+            stage / "version",
+            out=tmp_path,
+            name="gru",
+            config=CONFIG,
+            seal=lambda folder, version, beside: seen.append((version, beside)),
+        )
+    assert seen == [(2, tuned.encode())]
+    assert (tmp_path / "gru/config.pbtxt").read_text() == tuned
+
+
 def test_another_contract_under_the_same_name_is_refused(tmp_path: Path) -> None:
     publish_one(tmp_path)
-    with pytest.raises(ExportError, match=r"'max_batch_size: 256', got 'max_batch_size: 8'; choose another --name"):
-        publish_one(tmp_path, config="max_batch_size: 8\n")
+    with pytest.raises(ExportError, match=r"the contract of its other versions, '.* 8, 3 .*', got '.* 9, 3 .*another"):
+        publish_one(tmp_path, config=CONFIG.replace("8", "9"))
     assert visible(tmp_path) == {"gru/config.pbtxt": CONFIG, **version_files(1)}
 
 
@@ -174,6 +207,22 @@ def test_a_process_killed_at_any_moment_leaves_only_whole_versions(tmp_path: Pat
         assert visible(out)[f"gru/{version}/manifest.json"] == str(version)
         assert not list(out.glob(".staging*"))
     assert last > 8
+
+
+def test_a_number_that_was_visible_is_not_used_again_whatever_was_killed_and_deleted(tmp_path: Path) -> None:
+    finished, last, appeared = False, 0, 0
+    while not finished:
+        last += 1
+        out = tmp_path / str(last)
+        publish_one(out)
+        finished = subprocess.run([sys.executable, "-c", KILLED, str(out), str(last)], check=False).returncode == 0
+        if (out / "gru/2").exists():
+            appeared += 1
+            (out / "gru/2").rename(out / "gru/deleted")
+            assert publish_one(out)[1] == 3
+        hidden = {path.name for path in (out / "gru").glob(".*")}
+        assert hidden == {".highest_version"}
+    assert appeared >= 2  # killed after the rename, and not killed
 
 
 def test_concurrent_publishers_each_get_a_version_of_their_own(tmp_path: Path) -> None:
