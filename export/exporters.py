@@ -79,10 +79,12 @@ def record(
     # The exporters let errors of every kind through, those of the model's own code among them.
     except Exception as error:
         what = named_operator(model, example, _reason(error))
-        higher = "" if opset >= OPSETS[exporter][1] else f", or try a higher --opset, up to {OPSETS[exporter][1]}"
+        ways = ["--exporter dynamo"] if exporter == LEGACY else []
+        if opset < OPSETS[exporter][1]:
+            ways.append(f"a higher --opset, up to {OPSETS[exporter][1]}")
         raise ExportError(
             f"ONNX export: expected operators that the exporter {exporter} knows at opset {opset}, got: {what}; "
-            f"write that part of the model with other operators{higher}"
+            + ", ".join(["write that part of the model with other operators", *(f"or try {way}" for way in ways)])
         ) from error
 
 
