@@ -85,7 +85,7 @@ define runtime-tests
 	rm -rf build/tests-$(1)
 	mkdir -p build/tests-$(1)/tests
 	cp pyproject.toml build/tests-$(1)
-	cp -r tests/__init__.py tests/runtime build/tests-$(1)/tests
+	cp -r tests/__init__.py tests/data tests/runtime build/tests-$(1)/tests
 	cd build/tests-$(1) && $(CURDIR)/.venv-$(1)/bin/python $(CURDIR)/tests/contracts/runtime_only.py $(2)
 	cd build/tests-$(1) && OMP_NUM_THREADS=1 $(CURDIR)/.venv-$(1)/bin/python -m pytest -p no:cacheprovider
 endef

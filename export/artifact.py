@@ -191,10 +191,11 @@ def export_checkpoint(
     )
 
 
-def _seal(facts: dict[str, Any], folder: Path, version: int) -> None:
+def _seal(facts: dict[str, Any], folder: Path, version: int, beside: bytes | None = None) -> None:
     """Write the manifest of what lies in a folder."""
     listed = sorted(child.name for child in folder.iterdir() if child.name != MANIFEST)
-    write_file(folder / MANIFEST, manifest_bytes(facts, version=version, folder=folder, files=listed))
+    content = manifest_bytes(facts, version=version, folder=folder, files=listed, config=beside)
+    write_file(folder / MANIFEST, content)
 
 
 def _real_inputs(checkpoint: Checkpoint) -> dict[str, np.ndarray]:

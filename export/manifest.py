@@ -12,7 +12,6 @@ from pathlib import Path
 from typing import Any
 
 from export.errors import ExportError
-from export.triton import config_pbtxt
 from training.checkpoint import Checkpoint
 
 SCHEMA = 1
@@ -54,7 +53,7 @@ _LIBRARIES = ("fcast", "numpy", "torch", "onnx", "onnxscript", "onnxslim", "onnx
 def manifest_facts(
     checkpoint: Checkpoint, *, name: str, inputs: Sequence[str], outputs: Sequence[str], opset: int, exporter: str
 ) -> dict[str, Any]:
-    """All keys but those of a particular version: `version`, `files` and `self_sha256`.
+    """All keys but those of a particular version: `config_sha256`, `version`, `files` and `self_sha256`.
 
     Raises:
         ExportError: the checkpoint lacks a fact.
@@ -67,7 +66,7 @@ def manifest_facts(
         raise ExportError(
             f"checkpoint.json: expected the key {error}, got none; train again with this version of fcast"
         ) from error
-    facts = {
+    return {
         "schema": SCHEMA,
         "name": name,
         "created": datetime.now(timezone.utc).isoformat(timespec="seconds"),
@@ -82,7 +81,6 @@ def manifest_facts(
         "checkpoint_sha256": checkpoint.sha256,
         "libraries": {"training": meta.get("libraries", {}), "export": _library_versions()},
     }
-    return {**facts, "config_sha256": hashlib.sha256(config_pbtxt(facts).encode()).hexdigest()}
 
 
 def graph_metadata(facts: Mapping[str, Any]) -> dict[str, str]:
@@ -90,7 +88,9 @@ def graph_metadata(facts: Mapping[str, Any]) -> dict[str, str]:
     return {f"fcast.{key}": json.dumps(facts[key]) for key in _IN_GRAPH}
 
 
-def manifest_bytes(facts: Mapping[str, Any], *, version: int, folder: Path, files: Sequence[str]) -> bytes:
+def manifest_bytes(
+    facts: Mapping[str, Any], *, version: int, folder: Path, files: Sequence[str], config: bytes
+) -> bytes:
     """The manifest of a version, sealed with the hashes of its files and, last, its own.
 
     Args:
@@ -98,8 +98,10 @@ def manifest_bytes(facts: Mapping[str, Any], *, version: int, folder: Path, file
         version: the number it will be published under.
         folder: where the files lie.
         files: their names.
+        config: content of the config.pbtxt beside the folder.
     """
-    body: dict[str, Any] = {**facts, "version": version, "files": {}}
+    config_sha256 = hashlib.sha256(config).hexdigest()
+    body: dict[str, Any] = {**facts, "config_sha256": config_sha256, "version": version, "files": {}}
     for file in files:
         content = (folder / file).read_bytes()
         body["files"][file] = {"sha256": hashlib.sha256(content).hexdigest(), "bytes": len(content)}

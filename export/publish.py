@@ -18,9 +18,11 @@ import shutil
 import warnings
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager, suppress
+from itertools import zip_longest
 from pathlib import Path
 
 from export.errors import ExportError, StorageError
+from export.triton import contract
 from training.errors import ConfigError
 
 CONFIG = "config.pbtxt"
@@ -94,15 +96,19 @@ def write_file(path: Path, content: bytes) -> None:
             os.fsync(file.fileno())
 
 
-def publish(staged: Path, *, out: Path, name: str, config: str, seal: Callable[[Path, int], None]) -> tuple[Path, int]:
+def publish(
+    staged: Path, *, out: Path, name: str, config: str, seal: Callable[[Path, int, bytes], None]
+) -> tuple[Path, int]:
     """Move a staged version into the repository.
 
     Args:
         staged: the folder of the version's files, inside a `staging` of `out`.
         out: the repository.
         name: the artifact's name.
-        config: text of config.pbtxt, the contract that all versions of a name share.
-        seal: called with the folder and the version it is about to take; writes what contains the number.
+        config: text of config.pbtxt for a name that is not there yet. One that is keeps the file of its first version,
+            whose hash its versions hold, as long as the contract in it is the same.
+        seal: called with the folder, the version it is about to take and the content of config.pbtxt that it will stand
+            beside; writes what depends on them.
 
     Returns:
         The published folder and its version. What fails once it is there gives a RuntimeWarning.
@@ -114,10 +120,9 @@ def publish(staged: Path, *, out: Path, name: str, config: str, seal: Callable[[
     target = out / name
     while True:
         fresh = not (target.is_dir() and any(target.iterdir()))
-        if not fresh:
-            _check_contract(target, config)
+        beside = config.encode() if fresh else _same_contract(target, config)
         version = 1 if fresh else _highest_version(target) + 1
-        seal(staged, version)
+        seal(staged, version, beside)
         try:
             with _writing(out):
                 if fresh:
@@ -163,24 +168,21 @@ def _settle(target: Path, version: int, *, fresh: bool) -> None:
         _record_highest(target, version)
 
 
-def _check_contract(target: Path, config: str) -> None:
+def _same_contract(target: Path, config: str) -> bytes:
+    """The content of the config.pbtxt that is there, when it has the contract of `config`."""
     try:
-        existing = (target / CONFIG).read_text(encoding="utf-8", errors="replace")
+        existing = (target / CONFIG).read_bytes()
     except OSError as error:
         raise ExportError(
             f"{target}: expected an artifact with a {CONFIG}, got {error.strerror}; choose another --name"
         ) from error
-    if existing != config:
-        old, new = _first_difference(existing, config)
-        raise ExportError(
-            f"{target}: expected the contract of its other versions, '{old}', got '{new}'; choose another --name"
-        )
-
-
-def _first_difference(existing: str, config: str) -> tuple[str, str]:
-    old, new = existing.splitlines(), config.splitlines()
-    pairs = zip([*old, *[""] * len(new)], [*new, *[""] * len(old)], strict=False)
-    return next(((a.strip(), b.strip()) for a, b in pairs if a != b), ("", ""))
+    pairs = zip_longest(contract(existing.decode(errors="replace")), contract(config), fillvalue="")
+    for old, new in pairs:
+        if old != new:
+            raise ExportError(
+                f"{target}: expected the contract of its other versions, '{old}', got '{new}'; choose another --name"
+            )
+    return existing
 
 
 def _highest_version(target: Path) -> int:

@@ -56,7 +56,7 @@ class Artifact:
         self._compare(name, found, digest.hexdigest())
 
     def check_config(self) -> None:
-        """Hash the config.pbtxt beside the version's folder.
+        """Hash the config.pbtxt beside the version's folder; its sha256 must be in the manifest.
 
         Raises:
             ArtifactError: it is no plain file there, or its sha256 differs from the manifest.

@@ -6,7 +6,7 @@ from pathlib import Path
 
 from export.publish import publish, staging, write_file
 
-CONFIG = "max_batch_size: 256\n"
+CONFIG = 'input [\n  { name: "context" data_type: TYPE_FP32 dims: [ 8, 3 ] }\n]\n'
 
 
 def publish_one(out: Path, *, name: str = "gru", config: str = CONFIG) -> tuple[Path, int]:
@@ -18,7 +18,7 @@ def publish_one(out: Path, *, name: str = "gru", config: str = CONFIG) -> tuple[
             out=out,
             name=name,
             config=config,
-            seal=lambda folder, version: write_file(folder / "manifest.json", str(version).encode()),
+            seal=lambda folder, version, _: write_file(folder / "manifest.json", str(version).encode()),
         )
 
 

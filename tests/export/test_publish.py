@@ -11,7 +11,7 @@ from pathlib import Path
 import pytest
 
 from export.errors import ExportError
-from export.publish import check_name, staging, write_file
+from export.publish import check_name, publish, staging, write_file
 from tests.export.publishing import CONFIG, publish_one, visible
 from training.errors import ConfigError
 
@@ -40,10 +40,43 @@ def test_versions_put_there_by_hand_are_not_overwritten(tmp_path: Path) -> None:
     assert publish_one(tmp_path)[1] == 8
 
 
+def test_versions_are_numbers_and_later_ones_do_not_touch_them(tmp_path: Path) -> None:
+    def state(version: int) -> dict[str, tuple[int, int, bytes]]:
+        files = sorted((tmp_path / f"gru/{version}").iterdir())
+        return {file.name: (file.stat().st_ino, file.stat().st_mtime_ns, file.read_bytes()) for file in files}
+
+    publish_one(tmp_path)
+    first, config = state(1), (tmp_path / "gru/config.pbtxt").stat()
+    for _ in range(10):
+        publish_one(tmp_path)
+    assert state(1) == first
+    assert (tmp_path / "gru/config.pbtxt").stat().st_mtime_ns == config.st_mtime_ns
+    folders = {path.name for path in (tmp_path / "gru").iterdir() if path.is_dir()}
+    assert folders == {str(version) for version in range(1, 12)}
+
+
+def test_a_configuration_tuned_by_hand_stays_and_is_what_the_next_version_is_sealed_with(tmp_path: Path) -> None:
+    publish_one(tmp_path)
+    tuned = CONFIG + "instance_group [ { kind: KIND_CPU } ]\n"
+    (tmp_path / "gru/config.pbtxt").write_text(tuned)
+    seen = []
+    with staging(tmp_path) as stage:
+        write_file(stage / "version/model.onnx", b"weights")
+        publish(
+            stage / "version",
+            out=tmp_path,
+            name="gru",
+            config=CONFIG,
+            seal=lambda folder, version, beside: seen.append((version, beside)),
+        )
+    assert seen == [(2, tuned.encode())]
+    assert (tmp_path / "gru/config.pbtxt").read_text() == tuned
+
+
 def test_another_contract_under_the_same_name_is_refused(tmp_path: Path) -> None:
     publish_one(tmp_path)
-    with pytest.raises(ExportError, match=r"'max_batch_size: 256', got 'max_batch_size: 8'; choose another --name"):
-        publish_one(tmp_path, config="max_batch_size: 8\n")
+    with pytest.raises(ExportError, match=r"the contract of its other versions, '.* 8, 3 .*', got '.* 9, 3 .*another"):
+        publish_one(tmp_path, config=CONFIG.replace("8", "9"))
     assert visible(tmp_path) == {"gru/config.pbtxt": CONFIG, **version_files(1)}
 
 
