@@ -1,4 +1,4 @@
-"""Export two tiny artifacts with the code of the working directory, whichever commit it is of; README.md has the command."""
+"""Export two tiny artifacts with the code of the working directory, of whichever commit: see artifacts/README.md."""
 
 import sys
 from dataclasses import replace
