@@ -12,6 +12,7 @@ from pathlib import Path
 from typing import Any
 
 from export.errors import ExportError
+from export.triton import config_pbtxt
 from training.checkpoint import Checkpoint
 
 SCHEMA = 1
@@ -89,7 +90,7 @@ def graph_metadata(facts: Mapping[str, Any]) -> dict[str, str]:
 
 
 def manifest_bytes(
-    facts: Mapping[str, Any], *, version: int, folder: Path, files: Sequence[str], config: bytes
+    facts: Mapping[str, Any], *, version: int, folder: Path, files: Sequence[str], config: bytes | None = None
 ) -> bytes:
     """The manifest of a version, sealed with the hashes of its files and, last, its own.
 
@@ -98,9 +99,9 @@ def manifest_bytes(
         version: the number it will be published under.
         folder: where the files lie.
         files: their names.
-        config: content of the config.pbtxt beside the folder.
+        config: content of the config.pbtxt beside the folder; that of a new name if None.
     """
-    config_sha256 = hashlib.sha256(config).hexdigest()
+    config_sha256 = hashlib.sha256(config_pbtxt(facts).encode() if config is None else config).hexdigest()
     body: dict[str, Any] = {**facts, "config_sha256": config_sha256, "version": version, "files": {}}
     for file in files:
         content = (folder / file).read_bytes()

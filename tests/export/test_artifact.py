@@ -187,7 +187,7 @@ def test_one_wrong_weight_fails_parity_through_the_runtime(requests_run: Path, t
     (staged / "model.onnx").write_bytes(with_one_weight_changed((staged / "model.onnx").read_bytes()))
     raw = json.loads((staged / "manifest.json").read_bytes())
     facts = {key: value for key, value in raw.items() if key not in ("version", "files", "self_sha256")}
-    sealed = manifest_bytes(facts, version=1, folder=staged, files=sorted(raw["files"]), config=b"")
+    sealed = manifest_bytes(facts, version=1, folder=staged, files=sorted(raw["files"]))
     (staged / "manifest.json").write_bytes(sealed)
     checkpoint = load_checkpoint(requests_run)
     inputs = {"context": checkpoint.windows["context"]}
