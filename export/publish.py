@@ -129,12 +129,13 @@ def publish(
                     _move_with_config(staged, target, config)
                 else:
                     _sync(staged)
+                    _record_highest(target, version, aside=staged.with_name("highest"))
                     os.rename(staged, target / str(version))
         except OSError as error:
             if error.errno not in _TAKEN:
                 raise
             continue
-        _settle(target, version, fresh=fresh)
+        _settle(target, version, parent=target.parent if fresh else target)
         return target / str(version), version
 
 
@@ -153,10 +154,10 @@ def _move_with_config(staged: Path, target: Path, config: str) -> None:
         raise
 
 
-def _settle(target: Path, version: int, *, fresh: bool) -> None:
+def _settle(target: Path, version: int, *, parent: Path) -> None:
     """After the rename: the version is live, so that nothing here may fail the export."""
     try:
-        _sync(target.parent if fresh else target)
+        _sync(parent)
     except OSError as error:
         warnings.warn(
             f"{target / str(version)}: published, but the disk has not confirmed it ({error.strerror or error}); "
@@ -164,8 +165,6 @@ def _settle(target: Path, version: int, *, fresh: bool) -> None:
             RuntimeWarning,
             stacklevel=3,
         )
-    if not fresh:
-        _record_highest(target, version)
 
 
 def _same_contract(target: Path, config: str) -> bytes:
@@ -193,14 +192,13 @@ def _highest_version(target: Path) -> int:
     return max(found, default=0)
 
 
-def _record_highest(target: Path, version: int) -> None:
-    fresh = target / f"{_HIGHEST}-{secrets.token_hex(4)}"
+def _record_highest(target: Path, version: int, *, aside: Path) -> None:
+    """Before the rename: of two bad ends, a number that is skipped is better than one that is used twice."""
     try:
-        write_file(fresh, f"{max(version, _highest_version(target))}\n".encode())
-        os.replace(fresh, target / _HIGHEST)
+        write_file(aside, f"{max(version, _highest_version(target))}\n".encode())
+        os.replace(aside, target / _HIGHEST)
     except (OSError, ExportError):  # at worst the number of a version that is deleted by hand comes back
-        with suppress(OSError):
-            fresh.unlink()
+        pass
 
 
 def _sync(folder: Path) -> None:

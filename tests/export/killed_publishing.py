@@ -47,6 +47,7 @@ def whole_versions(out: Path) -> dict[str, str]:
     found = {}
     for folder in out.glob("[!.]*/*"):
         if not folder.is_dir():
+            assert folder.name in ("config.pbtxt", ".highest_version"), folder
             continue
         artifact = open_artifact(folder)
         assert artifact.manifest.version == int(folder.name), folder

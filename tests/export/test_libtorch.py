@@ -98,14 +98,14 @@ def test_a_golden_file_that_is_cut_or_damaged_is_refused_or_differs_without_a_cr
     folder = copied("demand at a time")
     whole = (folder / "golden.npz").read_bytes()
     rng = random.Random(0)
-    damaged = [whole[: len(whole) * part // 16] for part in range(16)]
+    damaged = [whole[: len(whole) * part // 8] for part in range(8)]
     directory = whole.index(b"PK\x01\x02")
-    for at in [rng.randrange(256) for _ in range(8)] + [rng.randrange(directory, len(whole)) for _ in range(24)]:
+    for at in [rng.randrange(256) for _ in range(4)] + [rng.randrange(directory, len(whole)) for _ in range(12)]:
         damaged.append(whole[:at] + bytes([whole[at] ^ 1 << rng.randrange(8)]) + whole[at + 1 :])
     for i, content in enumerate(damaged):
         (folder / "golden.npz").write_bytes(content)
         done = run(program, folder)
-        assert done.returncode in ((1,) if i < 16 else (0, 1)), (i, done)  # some bits of a zip mean nothing
+        assert done.returncode in ((1,) if i < 8 else (0, 1)), (i, done)  # some bits of a zip mean nothing
         assert done.returncode == 0 or done.stderr.startswith("Error: ")
 
 

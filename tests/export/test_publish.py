@@ -209,6 +209,22 @@ def test_a_process_killed_at_any_moment_leaves_only_whole_versions(tmp_path: Pat
     assert last > 8
 
 
+def test_a_number_that_was_visible_is_not_used_again_whatever_was_killed_and_deleted(tmp_path: Path) -> None:
+    finished, last, appeared = False, 0, 0
+    while not finished:
+        last += 1
+        out = tmp_path / str(last)
+        publish_one(out)
+        finished = subprocess.run([sys.executable, "-c", KILLED, str(out), str(last)], check=False).returncode == 0
+        if (out / "gru/2").exists():
+            appeared += 1
+            (out / "gru/2").rename(out / "gru/deleted")
+            assert publish_one(out)[1] == 3
+        hidden = {path.name for path in (out / "gru").glob(".*")}
+        assert hidden == {".highest_version"}
+    assert appeared >= 2  # killed after the rename, and not killed
+
+
 def test_concurrent_publishers_each_get_a_version_of_their_own(tmp_path: Path) -> None:
     script = "import sys; from pathlib import Path; from tests.export.publishing import publish_one as p\n"
     script += "for _ in range(10): p(Path(sys.argv[1]))"
