@@ -119,7 +119,7 @@ def test_every_kept_manifest_passes_the_schema_and_the_code(manifest: dict[str, 
     assert refusal(manifest) is None
 
 
-@settings(max_examples=1000, deadline=None, derandomize=True, database=None)
+@settings(max_examples=600, deadline=None, derandomize=True, database=None)
 @given(mutated())
 def test_schema_and_code_judge_a_changed_manifest_alike(manifest: dict[str, Any]) -> None:
     said = refusal(manifest)
