@@ -20,7 +20,7 @@ struct Json {
     const Json& at(const std::string& key, Kind wanted) const {
         const auto found = fields.find(key);
         if (found == fields.end() || found->second.kind != wanted)
-            throw std::runtime_error("expected the key '" + key + "' of another type, or at all; export again");
+            throw std::runtime_error("expected the key '" + key + "', got none or one of another type; export again");
         return found->second;
     }
 

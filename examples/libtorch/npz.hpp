@@ -65,7 +65,8 @@ class Npz {
         static const std::regex header(
             R"(\{'descr': '<f([48])', 'fortran_order': False, 'shape': \(([0-9]+(?:, [0-9]+)*),?\), \} *\n)");
         const std::string magic("\x93NUMPY\x01\x00", 8);
-        if (npy.size() < 10 || npy.compare(0, 8, magic) != 0) fail("'" + name + "' as an .npy of format 1.0", "another");
+        if (npy.size() < 10 || npy.compare(0, 8, magic) != 0)
+            fail("'" + name + "' as an .npy of format 1.0", "another");
         const size_t header_size = static_cast<unsigned char>(npy[8]) + 256u * static_cast<unsigned char>(npy[9]);
         std::smatch said;
         const std::string head = npy.substr(10, header_size);

@@ -49,7 +49,8 @@ static torch::Tensor take(const std::map<std::string, Array>& golden, const std:
 }
 
 // What the module gives for all windows, `batch` of them at a time: the outputs in the manifest's order.
-static std::vector<torch::Tensor> run(torch::jit::Module& model, const std::vector<torch::Tensor>& inputs, int64_t batch) {
+static std::vector<torch::Tensor> run(torch::jit::Module& model, const std::vector<torch::Tensor>& inputs,
+                                      int64_t batch) {
     std::vector<std::vector<torch::Tensor>> parts;
     const int64_t windows = inputs[0].size(0);
     for (int64_t from = 0; from < windows; from += batch) {
@@ -87,9 +88,9 @@ static bool agrees(const std::string& output, const torch::Tensor& want, const t
         const torch::Tensor allowed = within.atol * within.scale[channel] + within.rtol * expected.abs();
         // An infinite forecast would be within an infinite tolerance.
         const bool ok = difference.isfinite().logical_and(difference <= allowed).all().item<bool>();
+        const double used = 100 * (difference / allowed.clamp_min(1e-300)).max().item<double>();
         std::printf("%-26s%6lld%12.3g%15.1f%%  %s\n", name.c_str(), static_cast<long long>(batch),
-                    difference.max().item<double>(), 100 * (difference / allowed.clamp_min(1e-300)).max().item<double>(),
-                    ok ? "ok" : "DIFFERS");
+                    difference.max().item<double>(), used, ok ? "ok" : "DIFFERS");
         good = good && ok;
     }
     return good;
@@ -98,6 +99,7 @@ static bool agrees(const std::string& output, const torch::Tensor& want, const t
 static bool verify(const std::string& folder) {
     const Json manifest = read_json(folder + "/manifest.json");
     const std::vector<std::string> channels = manifest.texts("channels");
+    if (channels.empty()) throw std::runtime_error("manifest.json: expected channels, got none; export again");
     // Artifacts from before there was a second output do not have the key.
     const std::vector<std::string> outputs =
         manifest.has("outputs") ? manifest.texts("outputs") : std::vector<std::string>{"forecast"};
@@ -130,8 +132,8 @@ int main(int argc, char** argv) {
     }
     try {
         if (verify(argv[1])) return 0;
-        std::fprintf(stderr, "Error: %s: expected the trained model's forecasts, got others; do not serve model.pt here\n",
-                     argv[1]);
+        std::fprintf(
+            stderr, "Error: %s: expected the trained model's forecasts, got others; do not serve model.pt here\n", argv[1]);
     } catch (const std::exception& error) {
         const std::string said = error.what();  // torch appends where in its own sources it was thrown
         std::fprintf(stderr, "Error: %s\n", said.substr(0, said.find('\n')).c_str());

@@ -33,6 +33,8 @@ INEXPRESSIBLE = (
     "finite, non-negative numbers",  # as many in a row of `prior` as there are levels
     "'prior' to be rows that do not decrease",
     "a window and a forecast of at most ",  # a product
+    "such that the forecast spans at most ",  # another
+    "bytes together",  # a sum, of the sizes in `files`
 )
 
 
