@@ -132,8 +132,8 @@ int main(int argc, char** argv) {
     }
     try {
         if (verify(argv[1])) return 0;
-        std::fprintf(
-            stderr, "Error: %s: expected the trained model's forecasts, got others; do not serve model.pt here\n", argv[1]);
+        std::fprintf(stderr, "Error: %s: expected the trained model's forecasts, got others; do not serve it here\n",
+                     argv[1]);
     } catch (const std::exception& error) {
         const std::string said = error.what();  // torch appends where in its own sources it was thrown
         std::fprintf(stderr, "Error: %s\n", said.substr(0, said.find('\n')).c_str());

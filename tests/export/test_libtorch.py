@@ -110,7 +110,11 @@ def test_a_golden_file_that_is_cut_or_damaged_is_refused_or_differs_without_a_cr
 
 
 @pytest.mark.parametrize("file", ["manifest.json", "parity.json", "golden.npz", "model.pt"])
-@pytest.mark.parametrize("content", [None, b"", b'{"a": [' * 1000, b'{"channels": [], "inputs": []}', b"PK\x05\x06"])
+@pytest.mark.parametrize(
+    "content",
+    [None, b"", b'{"a": [' * 1000, b'{"channels": [], "inputs": []}', b"PK\x05\x06"],
+    ids=["none", "empty", "json", "channels", "zip"],
+)
 def test_a_missing_or_foreign_file_is_one_line(
     program: Path, copied: Callable[[str], Path], file: str, content: bytes | None
 ) -> None:
