@@ -69,16 +69,18 @@ class Artifact:
                 f"{where}: expected sha256 {expected}, found {found}; the file was altered, copy it again"
             )
 
-    def unlisted(self) -> list[str]:
-        """Names in the folder that the manifest does not have.
+    def unlisted(self) -> list[tuple[str, int]]:
+        """Names in the folder that the manifest does not have, and their bytes.
 
         Raises:
             ArtifactError: the folder cannot be listed.
         """
         try:
-            return sorted(set(os.listdir(self.folder)) - {MANIFEST, *self.manifest.files})
+            with os.scandir(self.folder) as entries:
+                found = [(e.name, e.stat(follow_symlinks=False).st_size) for e in entries]
         except OSError as error:
             raise ArtifactError(f"{self.folder}: expected a folder that can be read, got {error.strerror}") from None
+        return sorted((name, size) for name, size in found if name != MANIFEST and name not in self.manifest.files)
 
     def _declared_size(self, name: str) -> int:
         entry = self.manifest.files.get(name)

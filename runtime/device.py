@@ -17,7 +17,8 @@ from typing import TYPE_CHECKING, Any
 
 from .binding import Binding
 from .errors import ArtifactError, DeviceError, InputError, MissingDependencyError
-from .graph import refuse_external_data
+from .fields import plain
+from .graph import check_graph_bytes
 from .manifest import Manifest
 
 if TYPE_CHECKING:
@@ -25,7 +26,7 @@ if TYPE_CHECKING:
     from numpy.typing import NDArray
 
 _CPU, _CUDA = "CPUExecutionProvider", "CUDAExecutionProvider"
-_QUIET = 3  # errors only
+_QUIET = 4  # what fails raises; the same on the console would be a line per forecast
 
 
 class Session:
@@ -98,7 +99,7 @@ def open_session(model: bytes, manifest: Manifest, *, device: str, threads: int,
     index = _parse_device(device)
     if isinstance(threads, bool) or not isinstance(threads, int) or not 1 <= threads <= 1024:
         raise InputError(f"threads: expected a whole number from 1 to 1024, got {threads!r}")
-    refuse_external_data(model, where=where)
+    check_graph_bytes(model, where=where)
     ort = _import_onnxruntime()
     compiled_in = _CUDA in ort.get_available_providers()
     session: Any = None
@@ -126,7 +127,7 @@ def open_session(model: bytes, manifest: Manifest, *, device: str, threads: int,
             session = _create(ort, model, [_CPU], threads)
         except Exception as error:  # onnxruntime has a dozen exception classes under Exception alone
             raise ArtifactError(
-                f"{where}: expected a graph that onnxruntime {ort.__version__} loads, got {_first_line(error)}; "
+                f"{where}: expected a graph that onnxruntime {ort.__version__} loads, got {first_line(error)}; "
                 "upgrade onnxruntime or export with an older --opset"
             ) from None
     _check_graph(session, manifest, where)
@@ -164,7 +165,8 @@ def _create(ort: Any, model: bytes, providers: Sequence[Any], threads: int) -> A
     options.add_session_config_entry("session.load_model_format", "ONNX")
     for scope in ("intra_op", "inter_op"):
         options.add_session_config_entry(f"session.{scope}.allow_spinning", "0")
-    session = ort.InferenceSession(model, options, providers=list(providers), enable_fallback=0)
+    with _stdout_to_stderr():
+        session = ort.InferenceSession(model, options, providers=list(providers), enable_fallback=0)
     session.disable_fallback()  # nor may a failing call move to another device later
     return session
 
@@ -181,9 +183,9 @@ def _create_cuda(ort: Any, model: bytes, index: int, threads: int) -> tuple[Any,
         with _stdout_to_stderr():
             if hasattr(ort, "preload_dlls"):
                 ort.preload_dlls()
-            session = _create(ort, model, [(_CUDA, settings), _CPU], threads)
+        session = _create(ort, model, [(_CUDA, settings), _CPU], threads)
     except Exception as error:  # as above; also what preload_dlls lets through
-        return None, _first_line(error)
+        return None, first_line(error)
     providers = session.get_providers()
     if not providers or providers[0] != _CUDA:
         return None, f"a session on {', '.join(providers) or 'no provider'}"
@@ -192,14 +194,15 @@ def _create_cuda(ort: Any, model: bytes, index: int, threads: int) -> tuple[Any,
 
 @contextlib.contextmanager
 def _stdout_to_stderr() -> Iterator[None]:
-    # preload_dlls and older sessions print their troubles on stdout, where a pipe's results go.
+    # preload_dlls and older sessions, on the CPU too, print their troubles on stdout, where a pipe's results go.
     with contextlib.redirect_stdout(sys.stderr):
         yield
 
 
-def _first_line(error: Exception) -> str:
+def first_line(error: Exception) -> str:
+    """An error of onnxruntime for an error text: its first line, which may hold bytes of a hostile graph."""
     text = str(error).strip() or type(error).__name__
-    return text.splitlines()[0][:300]
+    return plain(text.splitlines()[0][:300])
 
 
 def _check_graph(session: Any, manifest: Manifest, where: str) -> None:
@@ -214,16 +217,23 @@ def _check_graph(session: Any, manifest: Manifest, where: str) -> None:
 
 
 def _check_ends(ends: Sequence[Any], wanted: Mapping[str, tuple[str, tuple[int, ...]]], what: str, where: str) -> None:
-    names = [end.name for end in ends]
+    try:
+        names = [end.name for end in ends]
+        found = {end.name: (end.type, list(end.shape)) for end in ends}
+    except UnicodeDecodeError:
+        raise ArtifactError(
+            f"{where}: expected the names of the {what} in UTF-8, got other bytes; export again"
+        ) from None
     if sorted(names) != sorted(wanted):
-        raise ArtifactError(f"{where}: expected the {what} {', '.join(wanted)}, got {', '.join(names)}; export again")
-    for end in ends:
-        kind, dims = wanted[end.name]
-        shape = list(end.shape)
+        got = plain(", ".join(names))[:200]
+        raise ArtifactError(f"{where}: expected the {what} {', '.join(wanted)}, got {got}; export again")
+    for name, (kind, dims) in wanted.items():
+        given, shape = found[name]
         fits = len(shape) == 1 + len(dims) and not isinstance(shape[0], int)
         fits = fits and all(a == b for a, b in zip(shape[1:], dims, strict=True) if isinstance(a, int))
-        if end.type != kind or not fits:
+        if given != kind or not fits:
+            axes = plain(", ".join(map(str, shape)))
             raise ArtifactError(
-                f"{where}: expected '{end.name}' to be {kind} (batch{''.join(f', {d}' for d in dims)}), "
-                f"got {end.type} ({', '.join(map(str, shape))}); the graph is not the one of the manifest, export again"
+                f"{where}: expected '{name}' to be {kind} (batch{''.join(f', {d}' for d in dims)}), "
+                f"got {given} ({axes}); the graph is not the one of the manifest, export again"
             )

@@ -12,12 +12,12 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from itertools import pairwise
 from types import MappingProxyType
-from typing import TYPE_CHECKING, Any, NoReturn
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
 from .errors import ArtifactError
-from .fields import Fields, is_integer, is_number, show
+from .fields import Fields, is_integer, is_number, read_object, show
 
 if TYPE_CHECKING:
     from numpy.typing import NDArray
@@ -41,6 +41,7 @@ OUTPUTS = {"requests": (("forecast",),), "load": (("forecast",), ("forecast", "d
 _MAX_STEPS = 1 << 20
 _MAX_LEVELS = 256
 _MAX_ELEMENTS = 1 << 24
+_MAX_FILES, _MAX_FILES_BYTES = 64, 1 << 31
 _MIN_BIN_S, _MAX_TIME_S = 1e-3, 1e12
 
 _FILE_NAME = re.compile(r"[A-Za-z0-9][A-Za-z0-9._-]{0,127}")
@@ -121,7 +122,7 @@ def parse_manifest(data: bytes, *, where: str) -> Manifest:
         ArtifactError: not JSON, a newer schema, a key missing or of the wrong type, an impossible value, or a
             self_sha256 that differs.
     """
-    raw = _load_json(data, where)
+    raw = read_object(data, where=where)
     check = Fields(raw, where)
     schema = check.integer("schema", low=1)
     if schema > SCHEMA:
@@ -143,6 +144,8 @@ def parse_manifest(data: bytes, *, where: str) -> Manifest:
     levels = _check_levels(check)
     if max(context, horizon * len(levels)) * len(channels) > _MAX_ELEMENTS:
         check.fail("horizon", f"a window and a forecast of at most {_MAX_ELEMENTS} numbers")
+    if bin_s is not None and step_s is not None and horizon * (step_s / bin_s) > _MAX_STEPS:
+        check.fail("step_s", f"such that the forecast spans at most {_MAX_STEPS} bins of bin_s ({bin_s:g})")
     inputs = tuple(check.strings("inputs"))
     if inputs not in (("context",), ("context", "time_s")):
         check.fail("inputs", '["context"] or ["context", "time_s"]')
@@ -187,32 +190,11 @@ def self_sha256(raw: Mapping[str, Any]) -> str:
     return hashlib.sha256(text.encode()).hexdigest()
 
 
-def _load_json(data: bytes, where: str) -> dict[str, Any]:
-    try:
-        raw = json.loads(data.decode("utf-8"), object_pairs_hook=_unique_keys, parse_constant=_no_constant)
-    except (ValueError, RecursionError) as error:
-        raise ArtifactError(f"{where}: expected JSON, got {error}; the file is damaged, export again") from None
-    if not isinstance(raw, dict):
-        raise ArtifactError(f"{where}: expected a JSON object, got {type(raw).__name__}; export again")
-    return raw
-
-
-def _unique_keys(pairs: list[tuple[str, Any]]) -> dict[str, Any]:
-    found = dict(pairs)
-    if len(found) != len(pairs):
-        raise ValueError("a key that stands twice in one object")
-    return found
-
-
-def _no_constant(text: str) -> NoReturn:
-    raise ValueError(f"the number {text}")
-
-
 def _check_own_hash(raw: dict[str, Any], where: str) -> None:
     said = raw.get("self_sha256")
     try:
         found = self_sha256(raw)
-    except (ValueError, RecursionError) as error:
+    except ValueError as error:
         raise ArtifactError(f"{where}: expected finite numbers, got {error}; export again") from None
     if said != found:
         raise ArtifactError(
@@ -276,6 +258,8 @@ def _check_files(check: Fields) -> Mapping[str, FileEntry]:
         found[name] = FileEntry(sha256, size)
     if not found:
         check.fail("files", "at least one file")
+    if len(found) > _MAX_FILES or sum(entry.size_bytes for entry in found.values()) > _MAX_FILES_BYTES:
+        check.fail("files", f"at most {_MAX_FILES} files of {_MAX_FILES_BYTES} bytes together")
     return MappingProxyType(found)
 
 

@@ -9,8 +9,8 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
-from .artifact import MAX_GRAPH_BYTES, open_artifact
-from .device import Session, open_session
+from .artifact import MAX_GRAPH_BYTES, Artifact, open_artifact
+from .device import Session, first_line, open_session
 from .errors import ArtifactError
 from .inputs import MAX_TIME_S, window, window_times
 from .manifest import Manifest
@@ -28,7 +28,7 @@ class Model:
     """One version of an artifact in a session; may be asked from any number of threads.
 
     Args:
-        path: as `Predictor`.
+        path: as `Predictor`; or an artifact that is already open, whose manifest is not read a second time.
         version: as `Predictor`.
         device: as `Predictor`.
         threads: as `Predictor`.
@@ -37,8 +37,10 @@ class Model:
         ArtifactError, DeviceError, MissingDependencyError, InputError: as `Predictor`.
     """
 
-    def __init__(self, path: str | os.PathLike[str], *, version: int | None, device: str, threads: int) -> None:
-        artifact = open_artifact(path, version=version)
+    def __init__(
+        self, path: str | os.PathLike[str] | Artifact, *, version: int | None, device: str, threads: int
+    ) -> None:
+        artifact = path if isinstance(path, Artifact) else open_artifact(path, version=version)
         self.manifest: Manifest = artifact.manifest
         self.folder = artifact.folder
         self.where = str(artifact.folder / _GRAPH)
@@ -83,12 +85,17 @@ class Model:
                 bound.time_s[0] = time_s
             bound.run()
             return bound.outputs()
+        except Exception as error:
+            raise self._failed(error) from None
         finally:
             self.session.return_binding(bound)
 
     def run(self, windows: NDArray[np.float32], times: NDArray[np.float64] | None) -> dict[str, NDArray[np.float32]]:
         """Run a batch of valid windows (B, L, C)."""
-        found = self.session.run(windows, times)
+        try:
+            found = self.session.run(windows, times)
+        except Exception as error:
+            raise self._failed(error) from None
         for name, shape in self._shapes.items():
             wanted = (len(windows), *shape)
             if found[name].shape != wanted:
@@ -111,7 +118,7 @@ class Model:
             found = bound.outputs()
             valid = bound.outputs_are_valid()
         except Exception as error:  # onnxruntime's classes stand under Exception alone
-            self._warn(f"failed with {error}")
+            self._warn(f"failed with {first_line(error)}")
             return None
         finally:
             self.session.return_binding(bound)
@@ -134,6 +141,12 @@ class Model:
             self._warn("gave numbers that are negative or not finite")
         # Copies: a view would keep all B of them alive.
         return [{name: o[i].copy() for name, o in found.items()} if ok else None for i, ok in enumerate(good)]
+
+    def _failed(self, error: Exception) -> ArtifactError:
+        """What onnxruntime raises while it runs, whose classes stand under Exception alone."""
+        return ArtifactError(
+            f"{self.where}: expected a graph that runs, got {first_line(error)}; see whether fcast-verify passes here"
+        )
 
     def _warn(self, what: str) -> None:
         if not self._warned:

@@ -2,12 +2,10 @@
 
 from __future__ import annotations
 
-import json
 from dataclasses import dataclass, replace
 
 from .artifact import Artifact
-from .errors import ArtifactError
-from .fields import Fields
+from .fields import Fields, read_object
 from .inputs import number
 
 PARITY = "parity.json"
@@ -45,14 +43,7 @@ def read_tolerance(artifact: Artifact) -> Tolerance:
         ArtifactError: missing, altered, too large, or not as docs/artifact.md has it.
     """
     where = str(artifact.folder / PARITY)
-    try:
-        report = json.loads(artifact.read(PARITY, max_bytes=_MAX_BYTES))
-    except (ValueError, RecursionError) as error:
-        if isinstance(error, ArtifactError):
-            raise
-        raise ArtifactError(f"{where}: expected JSON, got {error}; export again") from None
-    if not isinstance(report, dict):
-        raise ArtifactError(f"{where}: expected a JSON object, got {type(report).__name__}; export again")
+    report = read_object(artifact.read(PARITY, max_bytes=_MAX_BYTES), where=where)
     said = Fields(Fields(report, where).mapping("tolerances"), where)
     scale = Fields(said.mapping("channel_scale"), where)
     return Tolerance(

@@ -15,6 +15,7 @@ import numpy as np
 from .artifact import CONFIG, MANIFEST, Artifact, open_artifact
 from .device import Session, devices
 from .errors import ArtifactError, DeviceError
+from .fields import plain
 from .golden import GOLDEN, Golden, read_golden
 from .manifest import output_channels
 from .model import Model
@@ -161,7 +162,7 @@ def _open(artifact: Artifact, device: str) -> tuple[list[Model], dict[str, str]]
     models, not_run = [], {}
     for one in devices() if device == EVERY else (device,):
         try:
-            models.append(Model(artifact.folder, version=None, device=one, threads=1))
+            models.append(Model(artifact, version=None, device=one, threads=1))
         except DeviceError as error:
             if device != EVERY:
                 raise
@@ -172,13 +173,17 @@ def _open(artifact: Artifact, device: str) -> tuple[list[Model], dict[str, str]]
 def _contradictions(artifact: Artifact, session: Session) -> list[str]:
     """Facts in the graph's own metadata that the manifest has otherwise; graphs of other exporters have none."""
     found = []
-    for key, text in session.metadata().items():
+    try:
+        metadata = session.metadata()
+    except UnicodeDecodeError as error:
+        raise ArtifactError(f"{artifact.folder}: expected a graph with metadata in UTF-8, got {error}") from None
+    for key, text in metadata.items():
         name = key.removeprefix(_METADATA)
         if name != key and name in artifact.manifest.raw:
             said = json.dumps(artifact.manifest.raw[name], default=_plain)
             if said != text:
                 found.append(
-                    f"{artifact.folder / MANIFEST}: expected '{name}' to be {text[:200]} as the graph says, "
+                    f"{artifact.folder / MANIFEST}: expected '{name}' to be {plain(text[:200])} as the graph says, "
                     f"got {said[:200]}; the manifest was altered, copy the artifact again"
                 )
     return found
@@ -199,10 +204,10 @@ def _check_files(artifact: Artifact) -> tuple[FileCheck, ...]:
     if "config_sha256" in artifact.manifest.raw and os.path.lexists(config):
         problem = _problem(artifact.check_config)
         checks.append(FileCheck(name=CONFIG, bytes=os.lstat(config).st_size, problem=problem))
-    for name in artifact.unlisted():
-        where = artifact.folder / name
+    for name, size in artifact.unlisted():
+        where = artifact.folder / plain(name)
         problem = f"{where}: expected the files of the manifest alone, found this one; remove it"
-        checks.append(FileCheck(name=name, bytes=os.lstat(where).st_size, problem=problem))
+        checks.append(FileCheck(name=plain(name), bytes=size, problem=problem))
     return tuple(checks)
 
 

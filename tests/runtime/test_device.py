@@ -159,7 +159,7 @@ def test_a_session_is_quiet_single_threaded_and_never_moves_by_itself(opened: An
     _, more, options = fake.asked[0]
     assert options.intra_op_num_threads == 1
     assert options.inter_op_num_threads == 1
-    assert options.log_severity_level == 3
+    assert options.log_severity_level == 4
     assert options.entries["session.intra_op.allow_spinning"] == "0"
     assert options.entries["session.load_model_format"] == "ONNX"
     assert more == {"enable_fallback": 0}
@@ -211,6 +211,9 @@ def test_the_real_session_says_what_runs(requests: Predictor) -> None:
 def test_bytes_that_are_no_graph_are_refused(copied: Callable[[str], Path]) -> None:
     folder = copied("requests")
     replace_file(folder, "model.onnx", b"not a graph")
+    with pytest.raises(ArtifactError, match=r"model.onnx: expected an ONNX file, got bytes that are none"):
+        Predictor(folder, device="cpu")
+    replace_file(folder, "model.onnx", b"\x08\x0a")
     with pytest.raises(ArtifactError, match=r"model.onnx: expected a graph that onnxruntime [\d.]+ loads, got"):
         Predictor(folder, device="cpu")
 

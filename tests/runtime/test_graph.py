@@ -9,8 +9,9 @@ import numpy as np
 import pytest
 
 from runtime import ArtifactError, Predictor
-from runtime.graph import refuse_external_data
+from runtime.graph import check_graph_bytes
 from tests.runtime.conftest import replace_file
+from tests.runtime.onnx_bytes import field
 
 
 def test_external_data_is_refused_even_where_its_file_exists(
@@ -24,14 +25,6 @@ def test_external_data_is_refused_even_where_its_file_exists(
         ArtifactError, match="model.onnx: expected all weights inside the file, found a tensor with ext"
     ):
         Predictor(folder)
-
-
-def field(number: int, content: bytes) -> bytes:
-    return varint(number << 3 | 2) + varint(len(content)) + content
-
-
-def varint(value: int) -> bytes:
-    return bytes([value]) if value < 128 else bytes([value & 0x7F | 0x80]) + varint(value >> 7)
 
 
 EXTERNAL = field(13, b"location")
@@ -56,16 +49,16 @@ def test_external_data_is_found_wherever_a_tensor_can_stand(path: tuple[int, ...
     for number in reversed(path):
         data = field(number, data)
     with pytest.raises(ArtifactError, match="external data"):
-        refuse_external_data(data, where="m")
+        check_graph_bytes(data, where="m")
 
 
 def test_the_data_location_alone_is_enough() -> None:
     with pytest.raises(ArtifactError, match="external data"):
-        refuse_external_data(field(7, field(5, b"\x70\x01" + field(8, b"location"))), where="m")
+        check_graph_bytes(field(7, field(5, b"\x70\x01" + field(8, b"location"))), where="m")
 
 
 def test_the_word_location_elsewhere_does_no_harm() -> None:
-    refuse_external_data(field(7, field(1, field(3, b"location")) + field(5, b"\x70\x00")), where="m")
+    check_graph_bytes(field(7, field(1, field(3, b"location")) + field(5, b"\x70\x00")), where="m")
 
 
 @pytest.mark.parametrize(
@@ -80,7 +73,7 @@ def test_the_word_location_elsewhere_does_no_harm() -> None:
 )
 def test_bytes_that_are_no_protobuf_are_refused(tail: bytes) -> None:
     with pytest.raises(ArtifactError, match="m: expected an ONNX file"):
-        refuse_external_data(field(2, b"location") + tail, where="m")
+        check_graph_bytes(field(2, b"location") + tail, where="m")
 
 
 def test_graphs_nested_without_end_are_refused() -> None:
@@ -88,4 +81,4 @@ def test_graphs_nested_without_end_are_refused() -> None:
     for _ in range(30):
         data = field(1, field(5, field(6, data)))
     with pytest.raises(ArtifactError, match="nested more than 64 deep"):
-        refuse_external_data(field(7, data), where="m")
+        check_graph_bytes(field(7, data), where="m")

@@ -19,6 +19,7 @@ from runtime.cli_verify import main
 from runtime.golden import MAX_UNPACKED_BYTES, read_golden
 from runtime.verify import verify
 from tests.runtime.conftest import cli_runner, replace_file, seal
+from tests.runtime.hostile_graphs import filled
 
 Copied = Callable[[str], Path]
 
@@ -229,11 +230,9 @@ def test_golden_windows_without_the_aggregates_are_refused(copied: Copied) -> No
         read_golden(open_artifact(folder))
 
 
-def test_a_golden_forecast_that_is_no_number_differs(copied: Copied) -> None:
-    folder = copied("requests")
-    arrays = golden(folder)
-    arrays["forecast"][0, 0, 0, 0] = np.nan
-    replace_file(folder, "golden.npz", pack(arrays))
+def test_a_forecast_that_is_no_number_differs(copied: Copied) -> None:
+    folder = copied("counts")
+    replace_file(folder, "model.onnx", filled(np.nan))
     done = invoke(folder)
     assert done.exit_code == 1
     assert "> 1000 %  DIFFERS" in done.stdout
@@ -305,7 +304,7 @@ def test_pickles_are_not_read(copied: Copied) -> None:
     folder = copied("requests")
     objects = np.array([print] * 96, dtype=object).reshape(2, 16, 3)
     replace_file(folder, "golden.npz", zipped({"context.npy": npy(objects), "forecast.npy": npy(FORECAST)}))
-    with pytest.raises(ArtifactError, match="expected 'context' as float32 .* got object"):
+    with pytest.raises(ArtifactError, match="expected 'context' as float32 .* got '\\|O'"):
         read_golden(open_artifact(folder))
 
 
