@@ -7,16 +7,18 @@ a second spoils one round and not the figure. The timer and the loop cost someth
 
 from __future__ import annotations
 
+import functools
 import gc
 import itertools
 import statistics
 import time
 from collections.abc import Callable, Iterable, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Any
 
 import numpy as np
 
+ROUNDS = 50
 _PERCENTILES = 50.0, 90.0, 99.0
 _FEWEST_FOR_P999 = 1000
 
@@ -34,16 +36,23 @@ class Subject:
         call: what is timed.
         arguments: gives the arguments of the next n calls; made before the clock starts.
         windows: forecasts that a call makes; 0 where it makes none.
+        before: what happens before each timed call, untimed; None for one call right after the other.
     """
 
     name: str
     call: Callable[..., object]
     arguments: Callable[[int], Iterable[tuple[Any, ...]]] = _nothing
     windows: int = 1
+    before: Callable[[], object] | None = None
 
 
 EMPTY = Subject(name="an empty call", call=lambda: None, windows=0)
 """What the timing itself costs; it is part of every other figure."""
+
+
+def paced(subject: Subject, pause_s: float) -> Subject:
+    """The same, sleeping so long before every call, as a scheduler that decides at intervals does."""
+    return replace(subject, before=functools.partial(time.sleep, pause_s))
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -53,8 +62,8 @@ class Timing:
     Attributes:
         p50_us: median over the rounds of the round's median; p90_us and p99_us likewise.
         p999_us: of all calls together; None of fewer than 1,000.
-        windows_per_s: forecasts a second of wall time in the median round, paused or not; None of what makes none.
-        cpu_us: processor time of the whole process per call, the pauses between the calls included.
+        windows_per_s: forecasts a second of wall time in the median round, pauses included; None of what makes none.
+        cpu_us: processor time of the whole process per call, what happens before the call included.
         ratio: p50 over that of the first subject, both of the same round; the median over the rounds.
         more_us: p50 less that of the first subject, likewise.
     """
@@ -75,8 +84,7 @@ def measure(
     subjects: Sequence[Subject],
     *,
     calls: int,
-    rounds: int = 20,
-    every_s: float = 0.0,
+    rounds: int = ROUNDS,
     tick: Callable[[], object] = lambda: None,
 ) -> list[Timing]:
     """Time subjects that take turns.
@@ -85,8 +93,6 @@ def measure(
         subjects: the first is what the others' `ratio` refers to.
         calls: of each subject, over all rounds; at least one a round.
         rounds: turns of each subject, after one that is not counted.
-        every_s: one call every so many seconds, sleeping in between, as a scheduler that decides at intervals makes
-            them; 0 for one right after the other.
         tick: called after each of the `len(subjects) * (rounds + 1)` turns.
     """
     each = max(1, calls // rounds)
@@ -97,7 +103,7 @@ def measure(
         for turn in range(rounds + 1):
             order = list(range(len(subjects)))
             for i in order if turn % 2 else reversed(order):
-                result = _round(subjects[i], each, every_s)
+                result = _round(subjects[i], each)
                 if turn:
                     found[i].append(result)
                 tick()
@@ -117,35 +123,34 @@ class _Round:
         return float(np.median(self.times_ns)) / 1e3
 
 
-def _round(subject: Subject, calls: int, every_s: float) -> _Round:
-    call = subject.call
+def _round(subject: Subject, calls: int) -> _Round:
     for given in subject.arguments(max(3, calls // 20)):
-        call(*given)
+        subject.call(*given)
     arguments, times = list(subject.arguments(calls)), [0] * calls
     gc.collect()
     gc.disable()
     try:
         cpu_s, wall_s = time.process_time(), time.perf_counter()
-        (_paced if every_s else _hot)(call, arguments, times, every_s)
+        (_hot if subject.before is None else _one_by_one)(subject, arguments, times)
         cpu_s, wall_s = time.process_time() - cpu_s, time.perf_counter() - wall_s
     finally:
         gc.enable()
     return _Round(np.array(times, np.int64), wall_s, cpu_s)
 
 
-def _hot(call: Callable[..., object], arguments: list[tuple[Any, ...]], times: list[int], _: float) -> None:
-    clock = time.perf_counter_ns
+def _hot(subject: Subject, arguments: list[tuple[Any, ...]], times: list[int]) -> None:
+    clock, call = time.perf_counter_ns, subject.call
     for i, given in enumerate(arguments):
         begun = clock()
         call(*given)
         times[i] = clock() - begun
 
 
-def _paced(call: Callable[..., object], arguments: list[tuple[Any, ...]], times: list[int], every_s: float) -> None:
-    clock, due_s = time.perf_counter_ns, time.perf_counter()
+def _one_by_one(subject: Subject, arguments: list[tuple[Any, ...]], times: list[int]) -> None:
+    clock, call, before = time.perf_counter_ns, subject.call, subject.before
+    assert before is not None
     for i, given in enumerate(arguments):
-        due_s = max(due_s + every_s, time.perf_counter())
-        time.sleep(due_s - time.perf_counter() if due_s > time.perf_counter() else 0)
+        before()
         begun = clock()
         call(*given)
         times[i] = clock() - begun

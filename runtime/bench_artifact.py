@@ -12,7 +12,7 @@ from importlib.metadata import PackageNotFoundError, version
 from typing import Any
 
 from .artifact import Artifact, open_artifact
-from .bench import measure
+from .bench import ROUNDS, measure, paced
 from .bench_start import measure_start
 from .bench_subjects import Windows, artifact_subjects
 from .bench_torch import torchscript_subject, why_no_torchscript
@@ -20,7 +20,6 @@ from .errors import DeviceError
 from .golden import read_golden
 from .predictor import Predictor
 
-ROUNDS = 20
 _FEWEST_CALLS = 200
 _MOST_STARTS = 5
 _PACKAGES = ("fcast", "numpy", "onnxruntime", "onnxruntime-gpu", "torch")
@@ -48,7 +47,7 @@ def bench_artifact(
         threads: threads inside one operator, each a setting.
         batches: windows in a call, each a setting.
         calls: of each subject at batch 1; of B windows a B-th, at least 200.
-        paced_ms: also make a tenth of the calls at batch 1 one every so many milliseconds.
+        paced_ms: also make a tenth of the calls at batch 1 with so many milliseconds of sleep before each.
         progress: shows it.
         warn: is told what is left out.
 
@@ -74,11 +73,10 @@ def bench_artifact(
             paces.append((max(ROUNDS, calls // 10), paced_ms))
         for number, pace_ms in paces:
             setting = f"{on}, {thread} thread{'s' * (thread > 1)}, batch {batch}"
-            setting += f", one call every {pace_ms:g} ms" if pace_ms else ""
+            setting += f", {pace_ms:g} ms before each call" if pace_ms else ""
             with progress(setting, len(subjects) * (ROUNDS + 1)) as tick:
-                timings = measure(
-                    subjects, calls=number, rounds=ROUNDS, every_s=(pace_ms or 0) / 1e3, tick=lambda: tick(1)
-                )
+                asked = [paced(subject, pace_ms / 1e3) for subject in subjects] if pace_ms else subjects
+                timings = measure(asked, calls=number, tick=lambda: tick(1))
             rows = [dataclasses.asdict(timing) for timing in timings]
             facts = {"device": on, "threads": thread, "batch": batch, "paced_ms": pace_ms}
             runs.append({"setting": setting, **facts, "rows": rows})

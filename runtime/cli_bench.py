@@ -11,7 +11,8 @@ from typing import Any
 
 import click
 
-from .bench_artifact import ROUNDS, bench_artifact
+from .bench import ROUNDS
+from .bench_artifact import bench_artifact
 from .bench_plot import plot, require_matplotlib
 from .cli import Command, warn
 
@@ -51,7 +52,7 @@ def _numbers(_: click.Context, parameter: click.Parameter, value: str) -> list[i
     "paced_ms",
     type=click.FloatRange(min=0.1, max=10_000),
     metavar="MS",
-    help="Also time a tenth as many calls at batch 1, made one every MS milliseconds.",
+    help="Also time a tenth as many calls at batch 1, after a sleep of MS milliseconds each.",
 )
 @click.option("--plot", "picture", type=click.Path(path_type=Path), help="Draw the percentiles into this file.")
 @click.option("--json", "as_json", is_flag=True, help="Print the result as JSON.")
@@ -68,7 +69,7 @@ def main(
     """Time the forecasts of an ARTIFACT: artifacts/NAME (its newest version) or artifacts/NAME/VERSION.
 
     Its own golden windows are forecast by the Predictor, by ONNX Runtime alone on the same graph, which is the floor,
-    and by the artifact's TorchScript file where torch is installed. The subjects take turns in 20 short rounds, so a
+    and by the artifact's TorchScript file where torch is installed. The subjects take turns in 50 short rounds, so a
     busy neighbour hits all alike; p50, p90 and p99 are medians over the rounds, p99.9 is over all calls. `vs raw` is
     the ratio of two medians of the same round, `more` their difference: read these two on a machine that is not
     quiet. A batch of B gets CALLS / B calls, at least 200.

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import time
 from importlib.util import find_spec
 from pathlib import Path
 
@@ -11,7 +12,7 @@ from click.testing import Result
 
 from runtime import Predictor
 from runtime.artifact import open_artifact
-from runtime.bench import EMPTY, Subject, measure
+from runtime.bench import EMPTY, Subject, measure, paced
 from runtime.bench_subjects import RAW, Windows, observe_and_forecast
 from runtime.cli_bench import main
 from runtime.golden import read_golden
@@ -21,7 +22,7 @@ STREAMED = {"requests": "observe + forecast", "load": "observe_bin + forecast", 
 
 
 def invoke(name: str, *options: str) -> Result:
-    return cli_runner().invoke(main, [str(ARTIFACTS / name), "--device", "cpu", "--calls", "20", *options])
+    return cli_runner().invoke(main, [str(ARTIFACTS / name), "--device", "cpu", "--calls", "50", *options])
 
 
 def test_the_subjects_take_turns_forwards_and_backwards() -> None:
@@ -42,12 +43,19 @@ def test_percentiles_are_in_order_and_the_first_subject_is_the_measure() -> None
 
 
 def test_a_percentile_that_the_calls_do_not_reach_is_left_out() -> None:
-    assert measure([EMPTY], calls=20)[0].p999_us is None
+    assert measure([EMPTY], calls=50)[0].p999_us is None
+
+
+def test_what_happens_before_a_call_happens_before_each_and_is_not_timed() -> None:
+    said: list[str] = []
+    subject = Subject(name="a", call=lambda: said.append("a"), before=lambda: (said.append("b"), time.sleep(0.001)))
+    timing = measure([subject], calls=4, rounds=1)[0]
+    assert "".join(said) == "aaa" + "ba" * 4 + "aaa" + "ba" * 4
+    assert timing.p50_us < 1000
 
 
 def test_paced_calls_are_paced() -> None:
-    waiting = Subject(name="a", call=lambda: None)
-    rate = measure([waiting], calls=5, rounds=1, every_s=0.01)[0].windows_per_s
+    rate = measure([paced(Subject(name="a", call=lambda: None), 0.01)], calls=5, rounds=1)[0].windows_per_s
     assert rate is not None
     assert rate <= 100
 
@@ -79,10 +87,10 @@ def test_every_subject_stands_in_every_setting() -> None:
     result = json.loads(done.stdout)
     assert [run["setting"] for run in result["runs"]] == [
         "cpu, 1 thread, batch 1",
-        "cpu, 1 thread, batch 1, one call every 0.5 ms",
+        "cpu, 1 thread, batch 1, 0.5 ms before each call",
         "cpu, 1 thread, batch 3",
         "cpu, 2 threads, batch 1",
-        "cpu, 2 threads, batch 1, one call every 0.5 ms",
+        "cpu, 2 threads, batch 1, 0.5 ms before each call",
         "cpu, 2 threads, batch 3",
     ]
     raw = [RAW, "raw onnxruntime, run", "predict"]
