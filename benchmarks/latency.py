@@ -43,7 +43,7 @@ def eager_subject(one: Trained, contexts: np.ndarray, times: np.ndarray | None) 
     def call(*inputs: torch.Tensor) -> Any:
         return model(*inputs)
 
-    return Subject(name="torch, eager", call=call, arguments=lambda calls: itertools.repeat(given, calls))
+    return Subject(name="torch, eager", call=call, arguments=lambda calls: itertools.repeat(given, calls), share=0.1)
 
 
 def numpy_subject(values: int, outputs: int) -> Subject:
@@ -74,7 +74,13 @@ def subjects(one: Trained) -> list[Subject]:
 @click.option("--out", type=click.Path(path_type=Path), required=True, help="Folder that keeps the models.")
 @click.option("--model", "models", default=",".join(MODELS), show_default=True, help="Some of them.")
 @click.option("--series", default=",".join(SERIES), show_default=True, help="One or both.")
-@click.option("--calls", type=click.IntRange(min=ROUNDS), default=10_000, show_default=True, help="Of each subject.")
+@click.option(
+    "--calls",
+    type=click.IntRange(min=ROUNDS),
+    default=10_000,
+    show_default=True,
+    help="Of each subject; of torch's a tenth.",
+)
 @click.option(
     "--paced", "paced_ms", type=float, help="Make a tenth of the calls, each after a sleep of so many milliseconds."
 )

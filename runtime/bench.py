@@ -36,6 +36,7 @@ class Subject:
         call: what is timed.
         arguments: gives the arguments of the next n calls; made before the clock starts.
         windows: forecasts that a call makes; 0 where it makes none.
+        share: of the calls that the others make; less for what is slow and only there to compare with.
         before: what happens before each timed call, untimed; None for one call right after the other.
     """
 
@@ -43,6 +44,7 @@ class Subject:
     call: Callable[..., object]
     arguments: Callable[[int], Iterable[tuple[Any, ...]]] = _nothing
     windows: int = 1
+    share: float = 1.0
     before: Callable[[], object] | None = None
 
 
@@ -91,11 +93,10 @@ def measure(
 
     Args:
         subjects: the first is what the others' `ratio` refers to.
-        calls: of each subject, over all rounds; at least one a round.
+        calls: of each subject with the share 1, over all rounds; at least one a round.
         rounds: turns of each subject, after one that is not counted.
         tick: called after each of the `len(subjects) * (rounds + 1)` turns.
     """
-    each = max(1, calls // rounds)
     found: list[list[_Round]] = [[] for _ in subjects]
     gc.collect()
     gc.freeze()  # what is there by now need not be looked through at every round
@@ -103,7 +104,7 @@ def measure(
         for turn in range(rounds + 1):
             order = list(range(len(subjects)))
             for i in order if turn % 2 else reversed(order):
-                result = _round(subjects[i], each)
+                result = _round(subjects[i], max(1, int(calls / rounds * subjects[i].share)))
                 if turn:
                     found[i].append(result)
                 tick()

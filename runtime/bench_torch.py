@@ -60,5 +60,9 @@ def torchscript_subject(
         for _ in range(20):
             call(*given)
     return Subject(
-        name="torchscript", call=call, arguments=lambda calls: itertools.repeat(given, calls), windows=len(contexts)
+        name="torchscript",
+        call=call,
+        arguments=lambda calls: itertools.repeat(given, calls),
+        windows=len(contexts),
+        share=0.1,
     )
