@@ -4,7 +4,8 @@
 
 Both subjects load the same model.onnx with the same settings and run it once on the same context. They take turns, each
 run a fresh process, after one run of each that warms the disk cache. Wall time is from before the process is made to
-after its forecast, on the machine's monotonic clock; memory is the process's own, from /proc, after the forecast.
+after its forecast, on the machine's monotonic clock; memory is the process's own, from /proc, after the forecast. Both
+are those of `fcast-bench` (`runtime/bench_start.py`), here with every sample.
 """
 
 from __future__ import annotations
@@ -12,51 +13,18 @@ from __future__ import annotations
 import json
 import os
 import statistics
-import subprocess
-import sys
-import time
 from pathlib import Path
 from typing import Any
 
 import click
 
 from benchmarks.machine import describe_machine
+from runtime.artifact import open_artifact
+from runtime.bench_start import SUBJECTS, sample_start
 
 ROOT = Path(__file__).resolve().parent.parent
 DEFAULT = ROOT / "tests" / "runtime" / "artifacts" / "load"
 TARGET_RATIO, TARGET_RSS_MB = 1.5, 15.0
-
-# argv: artifact folder, L, C, takes time
-_BARE = """
-import sys
-import numpy as np
-import onnxruntime as ort
-folder, steps, channels, clock = sys.argv[1], int(sys.argv[2]), int(sys.argv[3]), sys.argv[4] == "1"
-options = ort.SessionOptions()
-options.intra_op_num_threads = 1
-session = ort.InferenceSession(folder + "/model.onnx", options, providers=["CPUExecutionProvider"])
-feed = {"context": np.full((1, steps, channels), 3, dtype=np.float32)}
-if clock:
-    feed["time_s"] = np.array([1.7e9])
-forecast = session.run(["forecast"], feed)[0]
-"""
-_RUNTIME = """
-import sys
-import numpy as np
-from runtime import Predictor
-folder, steps, channels, clock = sys.argv[1], int(sys.argv[2]), int(sys.argv[3]), sys.argv[4] == "1"
-predictor = Predictor(folder, device="cpu")
-context = np.full((1, steps, channels), 3, dtype=np.float32)
-forecast = predictor.predict(context, 1.7e9 if clock else None)
-"""
-_REPORT = """
-import time
-done_ns = time.monotonic_ns()
-status = dict(line.split(":", 1) for line in open("/proc/self/status"))
-kb = lambda key: int(status[key].split()[0])
-print(done_ns, kb("VmRSS"), kb("VmHWM"), float(forecast.sum()))
-"""
-SUBJECTS = {"runtime": _RUNTIME, "bare": _BARE}
 
 
 @click.command()
@@ -82,18 +50,14 @@ def main(artifact: str, pairs: int, as_json: bool) -> None:
 
 def measure(artifact: str | os.PathLike[str], *, pairs: int) -> dict[str, Any]:
     """Run both subjects `pairs` times by turns; medians, and the median of the ratios within the pairs."""
-    from runtime.artifact import open_artifact
-
     found = open_artifact(artifact)
     manifest = found.manifest
-    arguments = [str(found.folder.resolve()), str(manifest.context), str(len(manifest.channels))]
-    arguments.append("1" if manifest.takes_time else "0")
     for name in SUBJECTS:
-        _sample(name, arguments)
+        sample_start(name, found)
     samples: dict[str, list[dict[str, float]]] = {name: [] for name in SUBJECTS}
     for i in range(pairs):
         for name in sorted(SUBJECTS, reverse=i % 2 == 0):
-            samples[name].append(_sample(name, arguments))
+            samples[name].append(sample_start(name, found))
     median = {
         name: {key: statistics.median(row[key] for row in rows) for key in rows[0]} for name, rows in samples.items()
     }
@@ -109,25 +73,6 @@ def measure(artifact: str | os.PathLike[str], *, pairs: int) -> dict[str, Any]:
         "median": median,
         "samples": samples,
         "machine": describe_machine(),
-    }
-
-
-def _sample(name: str, arguments: list[str]) -> dict[str, float]:
-    environment = {key: value for key, value in os.environ.items() if key != "PYTHONPATH"}
-    begun_ns = time.monotonic_ns()
-    child = subprocess.run(
-        [sys.executable, "-c", SUBJECTS[name] + _REPORT, *arguments],
-        capture_output=True,
-        text=True,
-        cwd=ROOT,
-        env=environment,
-        check=True,
-    )
-    done_ns, rss_kb, peak_kb, _ = child.stdout.split()
-    return {
-        "wall_ms": (int(done_ns) - begun_ns) / 1e6,
-        "rss_mb": int(rss_kb) / 1024,
-        "peak_rss_mb": int(peak_kb) / 1024,
     }
 
 

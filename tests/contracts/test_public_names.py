@@ -125,8 +125,8 @@ def test_version_is_that_of_the_distribution() -> None:
 
 
 def test_scripts_exist() -> None:
-    documented = {"fcast-trace", "fcast-train", "fcast-export", "fcast-verify", "fcast-predict", "fcast-backtest"}
-    assert documented <= set(SCRIPTS)
+    documented = "trace train export verify predict bench backtest"
+    assert {f"fcast-{verb}" for verb in documented.split()} <= set(SCRIPTS)
 
 
 def every_command(script: str) -> list[tuple[list[str], click.Command]]:
@@ -176,6 +176,7 @@ def test_wrong_usage_exits_2_and_says_so_on_stderr(script: str) -> None:
         ("fcast-export", "--format --out --name --opset --atol --rtol --json"),
         ("fcast-verify", "--device --json"),
         ("fcast-predict", "--device"),
+        ("fcast-bench", "--device --threads --batch --calls --paced --plot --json"),
         ("fcast-backtest", "--trace --each --refit --lead-time --html --device --json"),
     ],
 )

@@ -1,0 +1,164 @@
+"""What a forecast takes: the runtime beside raw ONNX Runtime, TorchScript, eager torch and numpy, on one core.
+
+    python -m benchmarks.latency --out /tmp/latency [--calls 10000] [--paced 5] [--json]
+
+For each model of both series at batch 1, context 50, 3 channels, horizon 10. All subjects of a model live in one
+process, pinned to one core where the system can, and take turns in 50 short rounds (`runtime.bench`). The first call
+trains the models for an epoch and exports them; `--again` exports them anew.
+"""
+
+from __future__ import annotations
+
+import dataclasses
+import functools
+import itertools
+import json
+import os
+import sys
+from datetime import date
+from pathlib import Path
+from typing import Any
+
+import click
+import numpy as np
+import torch
+
+from benchmarks.latency_artifacts import MODELS, SERIES, Trained, trained
+from benchmarks.machine import describe_machine
+from runtime.artifact import open_artifact
+from runtime.bench import ROUNDS, Subject, measure, paced
+from runtime.bench_subjects import RAW, Windows, artifact_subjects
+from runtime.bench_torch import torchscript_subject
+from runtime.golden import read_golden
+
+
+def eager_subject(one: Trained, contexts: np.ndarray, times: np.ndarray | None) -> Subject:
+    """The trained model as torch has it, in inference mode."""
+    from training.checkpoint import load_checkpoint
+
+    model = load_checkpoint(one.run).model.eval()
+    given = tuple(torch.from_numpy(array) for array in (contexts, times) if array is not None)
+
+    @torch.inference_mode()
+    def call(*inputs: torch.Tensor) -> Any:
+        return model(*inputs)
+
+    return Subject(name="torch, eager", call=call, arguments=lambda calls: itertools.repeat(given, calls), share=0.1)
+
+
+def numpy_subject(values: int, outputs: int) -> Subject:
+    """The arithmetic of a folded DLinear and no more: one matrix in log space, (L * C) to (H * C * Q)."""
+    rng = np.random.default_rng(0)
+    matrix = rng.normal(size=(values, outputs)).astype(np.float32) / values
+    offset, window = np.zeros(outputs, np.float32), rng.gamma(2.0, 1.0, values).astype(np.float32)
+
+    def call() -> Any:
+        return np.expm1(np.log1p(window) @ matrix + offset)
+
+    return Subject(name="numpy", call=call)
+
+
+def subjects(one: Trained) -> list[Subject]:
+    """Everything that can forecast this model at batch 1; raw ONNX Runtime first."""
+    found = open_artifact(one.artifact)
+    contexts, times = Windows(read_golden(found)).batch(1)
+    extra = [torchscript_subject(found, contexts, times, threads=1), eager_subject(one, contexts, times)]
+    if one.model == "dlinear":
+        m = found.manifest
+        extra.append(numpy_subject(contexts.size, m.horizon * len(m.channels) * len(m.levels)))
+    own = artifact_subjects(one.artifact, device="cpu", threads=1, batch=1)
+    return [*own[:-1], *extra, own[-1]]
+
+
+@click.command()
+@click.option("--out", type=click.Path(path_type=Path), required=True, help="Folder that keeps the models.")
+@click.option("--model", "models", default=",".join(MODELS), show_default=True, help="Some of them.")
+@click.option("--series", default=",".join(SERIES), show_default=True, help="One or both.")
+@click.option(
+    "--calls",
+    type=click.IntRange(min=ROUNDS),
+    default=10_000,
+    show_default=True,
+    help="Of each subject; of torch's a tenth.",
+)
+@click.option(
+    "--paced", "paced_ms", type=float, help="Make a tenth of the calls, each after a sleep of so many milliseconds."
+)
+@click.option("--again", is_flag=True, help="Export the models anew.")
+@click.option("--json", "as_json", is_flag=True, help="Print JSON.")
+def main(out: Path, models: str, series: str, calls: int, paced_ms: float | None, again: bool, as_json: bool) -> None:
+    """Time every model, hot or paced."""
+    torch.set_num_threads(1)
+    core = pin_to_one_core()
+    number = calls // 10 if paced_ms else calls
+    rows: dict[str, dict[str, dict[str, Any]]] = {}
+    for one in trained(out, models.split(","), series.split(","), again=again):
+        asked = subjects(one)
+        if paced_ms:
+            asked = [paced(subject, paced_ms / 1e3) for subject in asked]
+        with click.progressbar(length=len(asked) * (ROUNDS + 1), label=f"{one.name:<22}", file=sys.stderr) as bar:
+            tick = functools.partial(bar.update, 1)
+            timings = measure(asked, calls=number, tick=tick)
+        rows[one.name] = {timing.subject: dataclasses.asdict(timing) for timing in timings}
+    facts = {"date": date.today().isoformat(), "core": core, "paced_ms": paced_ms, "machine": describe_machine()}
+    result = {"benchmark": "latency", **facts, "models": rows}
+    click.echo(json.dumps(result, indent=1) if as_json else "\n".join(table(rows, paced=bool(paced_ms))))
+
+
+def pin_to_one_core() -> int | None:
+    """Stay on the last core that this process may use; None where the system cannot."""
+    if not hasattr(os, "sched_setaffinity"):
+        return None
+    core = max(os.sched_getaffinity(0))
+    os.sched_setaffinity(0, {core})
+    return core
+
+
+def table(rows: dict[str, dict[str, dict[str, Any]]], *, paced: bool) -> list[str]:
+    """The rows of docs/latency.md: medians in µs; x is the ratio to raw bound buffers, of the same rounds.
+
+    TorchScript and eager torch are shown by processor time.
+    """
+    columns = [
+        "raw, bound",
+        "raw, `run`",
+        "`predict`",
+        "its p99",
+        "`observe`",
+        "observe + forecast",
+        "TorchScript",
+        "eager",
+    ]
+    columns += ["CPU of `predict`"] if paced else ["numpy"]
+    lines = ["| model | " + " | ".join(columns) + " |", "|---" + "|---:" * len(columns) + "|"]
+    for name, found in rows.items():
+        forecast = next(row for subject, row in found.items() if subject.endswith("+ forecast"))
+        predict = found["predict"]
+        cells = [
+            f"{found[RAW]['p50_us']:.1f}",
+            _beside_raw(found["raw onnxruntime, run"]),
+            _beside_raw(predict, more=True),
+            f"{predict['p99_us']:.0f} ({predict['p99_us'] / predict['p50_us']:.1f}x)",
+            f"{found['observe']['p50_us']:.2f}",
+            _beside_raw(forecast, more=True),
+            _processor_time(found, "torchscript"),
+            _processor_time(found, "torch, eager"),
+            f"{predict['cpu_us']:.0f}" if paced else f"{found['numpy']['p50_us']:.1f}" if "numpy" in found else "",
+        ]
+        lines.append(f"| {name} | " + " | ".join(cells) + " |")
+    return lines
+
+
+def _processor_time(found: dict[str, dict[str, Any]], subject: str) -> str:
+    # On a shared core a call of milliseconds is interrupted and one of microseconds is not: that would flatter us.
+    cpu_us = found[subject]["cpu_us"]
+    return f"{cpu_us:.0f} ({cpu_us / found[RAW]['cpu_us']:.1f}x)"
+
+
+def _beside_raw(row: dict[str, Any], *, more: bool = False) -> str:
+    added = f", {row['more_us']:+.1f}" if more else ""
+    return f"{row['p50_us']:.{1 if row['p50_us'] < 1000 else 0}f} ({row['ratio']:.2f}x{added})"
+
+
+if __name__ == "__main__":
+    main()

@@ -1,0 +1,124 @@
+"""All settings of a `fcast-bench`: devices, threads, batches, hot and paced, and the cold start, as one JSON object."""
+
+from __future__ import annotations
+
+import dataclasses
+import os
+import platform
+from collections.abc import Callable, Sequence
+from contextlib import AbstractContextManager
+from datetime import date
+from importlib.metadata import PackageNotFoundError, version
+from typing import Any
+
+from .artifact import Artifact, open_artifact
+from .bench import ROUNDS, measure, paced
+from .bench_start import measure_start
+from .bench_subjects import Windows, artifact_subjects
+from .bench_torch import torchscript_subject, why_no_torchscript
+from .errors import DeviceError
+from .golden import read_golden
+from .predictor import Predictor
+
+_FEWEST_CALLS = 200
+_MOST_STARTS = 5
+_PACKAGES = ("fcast", "numpy", "onnxruntime", "onnxruntime-gpu", "torch")
+
+Progress = Callable[[str, int], AbstractContextManager[Callable[[int], None]]]
+"""(what is measured now, its turns) -> a context that gives a function to be told how many turns are done."""
+
+
+def bench_artifact(
+    path: str | os.PathLike[str],
+    *,
+    device: str | None,
+    threads: Sequence[int],
+    batches: Sequence[int],
+    calls: int,
+    paced_ms: float | None,
+    progress: Progress,
+    warn: Callable[[str], None],
+) -> dict[str, Any]:
+    """Time an artifact in every combination of the settings.
+
+    Args:
+        path: as of `Predictor`.
+        device: as of `Predictor`; None for the CPU, and CUDA where it works.
+        threads: threads inside one operator, each a setting.
+        batches: windows in a call, each a setting.
+        calls: of each subject at batch 1; of B windows a B-th, at least 200.
+        paced_ms: also make a tenth of the calls at batch 1 with so many milliseconds of sleep before each.
+        progress: shows it.
+        warn: is told what is left out.
+
+    Returns:
+        What `fcast-bench --json` prints.
+
+    Raises:
+        ArtifactError, DeviceError, MissingDependencyError, InputError: as `Predictor`; also for missing goldens.
+    """
+    found = open_artifact(path)
+    devices = _devices(path, device)
+    without_torch = why_no_torchscript(found)
+    if without_torch:
+        warn(f"torchscript is left out: {without_torch}")
+    runs = []
+    for on, thread, batch in [(d, t, b) for d in devices for t in threads for b in batches]:
+        subjects = artifact_subjects(path, device=on, threads=thread, batch=batch)
+        if without_torch is None and on == "cpu":
+            contexts, times = Windows(read_golden(found)).batch(batch)
+            subjects.insert(3, torchscript_subject(found, contexts, times, threads=thread))
+        paces: list[tuple[int, float | None]] = [(calls if batch == 1 else max(_FEWEST_CALLS, calls // batch), None)]
+        if paced_ms and batch == 1:
+            paces.append((max(ROUNDS, calls // 10), paced_ms))
+        for number, pace_ms in paces:
+            setting = f"{on}, {thread} thread{'s' * (thread > 1)}, batch {batch}"
+            setting += f", {pace_ms:g} ms before each call" if pace_ms else ""
+            with progress(setting, len(subjects) * (ROUNDS + 1)) as tick:
+                asked = [paced(subject, pace_ms / 1e3) for subject in subjects] if pace_ms else subjects
+                timings = measure(asked, calls=number, tick=lambda: tick(1))
+            rows = [dataclasses.asdict(timing) for timing in timings]
+            facts = {"device": on, "threads": thread, "batch": batch, "paced_ms": pace_ms}
+            runs.append({"setting": setting, **facts, "rows": rows})
+    with progress("cold start", 1) as tick:
+        start = measure_start(found, pairs=max(1, min(_MOST_STARTS, calls // 1000)))
+        tick(1)
+    return {
+        "benchmark": "fcast-bench",
+        "date": date.today().isoformat(),
+        "artifact": _artifact(found),
+        "machine": _machine(),
+        "cold_start": start,
+        "runs": runs,
+    }
+
+
+def _devices(path: str | os.PathLike[str], device: str | None) -> list[str]:
+    if device is not None:
+        return [Predictor(path, device=device).device]
+    try:
+        return ["cpu", Predictor(path, device="cuda").device]
+    except DeviceError:
+        return ["cpu"]
+
+
+def _artifact(found: Artifact) -> dict[str, Any]:
+    m = found.manifest
+    facts = {"name": m.name, "version": m.version, "kind": m.kind, "context": m.context, "horizon": m.horizon}
+    shape = {"channels": len(m.channels), "levels": len(m.levels)}
+    return facts | shape | {"graph_bytes": found.manifest.files["model.onnx"].size_bytes}
+
+
+def _machine() -> dict[str, Any]:
+    versions = {"python": platform.python_version()}
+    for name in _PACKAGES:
+        try:
+            versions[name] = version(name)
+        except PackageNotFoundError:
+            continue
+    return {
+        "processor": platform.machine(),
+        "cores": os.cpu_count(),
+        "system": platform.platform(),
+        "versions": versions,
+    }

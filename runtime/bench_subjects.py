@@ -1,0 +1,165 @@
+"""What `fcast-bench` times of an artifact: the ways to ask the Predictor, beside ONNX Runtime on the same file.
+
+The raw sessions are what one would write without this package: the same graph, the same providers and number of
+threads, buffers bound once or `run` with a dictionary. They neither check the window nor take the answer out.
+"""
+
+from __future__ import annotations
+
+import itertools
+import os
+from collections.abc import Callable, Iterable, Iterator
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+
+from .artifact import MAX_GRAPH_BYTES, open_artifact
+from .bench import EMPTY, Subject
+from .golden import Golden, read_golden
+from .predictor import Predictor
+
+if TYPE_CHECKING:
+    from numpy.typing import NDArray
+
+_EPOCH_S = 1.7e9
+
+RAW = "raw onnxruntime, bound"
+
+
+class Windows:
+    """Real windows of an artifact, its goldens, in any number.
+
+    Attributes:
+        golden: as they stand in the artifact.
+    """
+
+    def __init__(self, golden: Golden) -> None:
+        self.golden = golden
+
+    def batch(self, size: int) -> tuple[NDArray[np.float32], NDArray[np.float64] | None]:
+        """(B, L, C) contexts and, of a model with a clock, (B,) times."""
+        rows = np.arange(size) % len(self.golden.context)
+        times = self.golden.time_s
+        return self.golden.context[rows], None if times is None else times[rows]
+
+    def steps(self) -> Iterator[list[float]]:
+        """Their steps, one after the other without an end: the raw numbers of each channel."""
+        channels = self.golden.context.shape[2]
+        return itertools.cycle(self.golden.context.reshape(-1, channels).astype(np.float64).tolist())
+
+
+def artifact_subjects(path: str | os.PathLike[str], *, device: str, threads: int, batch: int) -> list[Subject]:
+    """The subjects for one setting; the first is raw ONNX Runtime with bound buffers.
+
+    Args:
+        path: as of `Predictor`.
+        device: as of `Predictor`.
+        threads: as of `Predictor`.
+        batch: windows in one call. Streams are asked one window at a time, so they are there for 1 alone.
+
+    Raises:
+        ArtifactError, DeviceError, MissingDependencyError, InputError: as `Predictor`; also for missing goldens.
+    """
+    predictor = Predictor(path, device=device, threads=threads)
+    artifact = open_artifact(path)
+    windows = Windows(read_golden(artifact))
+    graph = artifact.read("model.onnx", max_bytes=MAX_GRAPH_BYTES)
+    contexts, times = windows.batch(batch)
+    subjects = raw_subjects(graph, contexts, times, providers=predictor.providers, threads=threads)
+    if batch > 1:
+        subjects.append(_call("predict", predictor.predict, (contexts, times), windows=batch))
+        return subjects
+    one = contexts[0], None if times is None else float(times[0])
+    subjects.append(_call("predict", predictor.predict, one))
+    alone = Predictor(path, device=device, threads=threads)
+    return [*subjects, observe(alone, windows), observe_and_forecast(predictor, windows), EMPTY]
+
+
+def raw_subjects(
+    graph: bytes,
+    contexts: NDArray[np.float32],
+    times: NDArray[np.float64] | None,
+    *,
+    providers: Iterable[str],
+    threads: int,
+) -> list[Subject]:
+    """ONNX Runtime itself: buffers that are bound once, and `run`."""
+    import onnxruntime as ort
+
+    options = ort.SessionOptions()
+    options.intra_op_num_threads, options.inter_op_num_threads = threads, 1
+    options.log_severity_level = 3
+    options.add_session_config_entry("session.intra_op.allow_spinning", "0")
+    session = ort.InferenceSession(graph, options, providers=list(providers))
+    feed: dict[str, Any] = {"context": contexts} | ({} if times is None else {"time_s": times})
+    names = [output.name for output in session.get_outputs()]
+    bound = session.io_binding()
+    for name, array in feed.items():
+        bound.bind_ortvalue_input(name, ort.OrtValue.ortvalue_from_numpy(array.copy()))
+    for name, array in zip(names, session.run(names, feed), strict=True):
+        bound.bind_ortvalue_output(name, ort.OrtValue.ortvalue_from_numpy(array))
+    size = len(contexts)
+    return [
+        _call(RAW, session.run_with_iobinding, (bound,), windows=size),
+        _call("raw onnxruntime, run", session.run, (names, feed), windows=size),
+    ]
+
+
+def observe(predictor: Predictor, windows: Windows) -> Subject:
+    """One request more in the predictor's stream."""
+    m = predictor.manifest
+    if m["kind"] == "requests":
+        return Subject(name="observe", call=predictor.observe, arguments=_requests(windows), windows=0)
+    # As many requests in a bin as there are in the real ones.
+    mean = max(1.0, float(windows.golden.context[:, :, 0].mean()))
+    times = itertools.count(_first_bin(m["bin_s"]) * m["bin_s"], m["bin_s"] / mean)
+    tokens = (400.0, 150.0) if len(m["channels"]) == 3 else ()
+    return Subject(
+        name="observe",
+        call=predictor.observe,
+        arguments=lambda n: [(next(times), *tokens) for _ in range(n)],
+        windows=0,
+    )
+
+
+def observe_and_forecast(predictor: Predictor, windows: Windows) -> Subject:
+    """One step more, a request or a bin, and the forecast that it makes necessary; the history is full."""
+    load = predictor.manifest["kind"] == "load"
+    take_in, forecast = predictor.observe_bin if load else predictor.observe, predictor.forecast
+    arguments = _bins(windows, predictor.manifest["bin_s"]) if load else _requests(windows)
+    for given in arguments(predictor.manifest["context"] + 2):
+        take_in(*given)
+
+    def call(*step: float) -> None:
+        take_in(*step)
+        forecast()
+
+    return Subject(name=f"{take_in.__name__} + forecast", call=call, arguments=arguments)
+
+
+def _requests(windows: Windows) -> Callable[[int], list[tuple[float, ...]]]:
+    steps = windows.steps()
+    now_s = _EPOCH_S
+
+    def arguments(calls: int) -> list[tuple[float, ...]]:
+        nonlocal now_s
+        made = []
+        for inter_arrival_s, *tokens in itertools.islice(steps, calls):
+            now_s += inter_arrival_s
+            made.append((now_s, *tokens))
+        return made
+
+    return arguments
+
+
+def _bins(windows: Windows, bin_s: float) -> Callable[[int], list[tuple[float, ...]]]:
+    steps, bins = windows.steps(), itertools.count(_first_bin(bin_s))
+    return lambda calls: [(next(bins) * bin_s, *next(steps)) for _ in range(calls)]
+
+
+def _first_bin(bin_s: float) -> int:
+    return int(_EPOCH_S // bin_s)
+
+
+def _call(name: str, call: Callable[..., object], given: tuple[Any, ...], *, windows: int = 1) -> Subject:
+    return Subject(name=name, call=call, arguments=lambda calls: itertools.repeat(given, calls), windows=windows)
