@@ -49,7 +49,8 @@ def judge(case: str, folder: Path, golden: Golden) -> Verdict:
     for text in filter(None, found.values()):
         assert text.isprintable(), f"not one plain line: {text!r}"
         assert text.startswith(str(folder.parent)), f"no path first: {text!r}"
-    if not case.startswith(("manifest", "cut", "flip", "swap")):
+    # How much memory is left decides when a graph of 2^40 numbers fails.
+    if not case.startswith(("manifest", "cut", "flip", "swap", "graph: 2^40")):
         command_lines(case, folder, found)
     return found
 

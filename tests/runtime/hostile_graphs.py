@@ -278,8 +278,7 @@ def no_numbers(number: float, folder: Path) -> None:
     """Weights that are no numbers, and golden windows that say that this is how it should be."""
     put(partial(filled, number), folder)
     context = np.ones((3, 4, 1), np.float32)
-    with np.errstate(invalid="ignore"):
-        forecast = np.full((3, 2, 1, 7), 4 * np.float32(number))
+    forecast = np.full((3, 2, 1, 7), 4 * number, np.float32)
     arrays(folder, context=npy(context), forecast=npy(forecast))
 
 

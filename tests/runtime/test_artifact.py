@@ -269,7 +269,7 @@ def test_a_file_declared_larger_than_any_artifact_is_not_read(edited: Edited) ->
     with pytest.raises(ArtifactError, match="'files' to be at most 64 files of 2147483648 bytes together"):
         Predictor(edited("requests", files={"model.onnx": {"sha256": sha256, "bytes": 1 << 40}}))
     with pytest.raises(ArtifactError, match="model.onnx: expected at most 2147483647 bytes, got 2147483648"):
-        Predictor(edited("requests", files={"model.onnx": {"sha256": sha256, "bytes": 1 << 31}}))
+        Predictor(edited("counts", files={"model.onnx": {"sha256": sha256, "bytes": 1 << 31}}))
 
 
 def test_an_artifact_from_before_there_was_another_output_gives_the_forecast_alone(load: Predictor) -> None:
