@@ -129,7 +129,7 @@ KEYS = [
 ]
 
 
-@pytest.mark.parametrize("key", KEYS)
+@pytest.mark.parametrize("key", [key for key in KEYS if key != "config_sha256"])  # which the first exports do not have
 def test_every_key_of_the_schema_is_required(edited: Edited, key: str) -> None:
     with pytest.raises(ArtifactError, match=rf"manifest.json: expected the key '{key}', found none; export again"):
         Predictor(edited("load", **{key: ...}))
