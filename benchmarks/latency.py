@@ -25,10 +25,10 @@ import torch
 
 from benchmarks.latency_artifacts import MODELS, SERIES, Trained, trained
 from benchmarks.machine import describe_machine
+from export.bench_torch import torchscript_subject
 from runtime.artifact import open_artifact
 from runtime.bench import ROUNDS, Subject, measure, paced
 from runtime.bench_subjects import RAW, Windows, artifact_subjects
-from runtime.bench_torch import torchscript_subject
 from runtime.golden import read_golden
 
 

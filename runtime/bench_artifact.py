@@ -13,9 +13,9 @@ from typing import Any
 
 from .artifact import Artifact, open_artifact
 from .bench import ROUNDS, measure, paced
+from .bench_extras import bench_extra
 from .bench_start import measure_start
 from .bench_subjects import Windows, artifact_subjects
-from .bench_torch import torchscript_subject, why_no_torchscript
 from .errors import DeviceError
 from .golden import read_golden
 from .predictor import Predictor
@@ -59,7 +59,8 @@ def bench_artifact(
     """
     found = open_artifact(path)
     devices = _devices(path, device)
-    without_torch = why_no_torchscript(found)
+    torchscript = bench_extra("torchscript")
+    without_torch = torchscript.why_no_torchscript(found) if torchscript else "the distribution fcast is not installed"
     if without_torch:
         warn(f"torchscript is left out: {without_torch}")
     runs = []
@@ -67,7 +68,7 @@ def bench_artifact(
         subjects = artifact_subjects(path, device=on, threads=thread, batch=batch)
         if without_torch is None and on == "cpu":
             contexts, times = Windows(read_golden(found)).batch(batch)
-            subjects.insert(3, torchscript_subject(found, contexts, times, threads=thread))
+            subjects.insert(3, torchscript.torchscript_subject(found, contexts, times, threads=thread))
         paces: list[tuple[int, float | None]] = [(calls if batch == 1 else max(_FEWEST_CALLS, calls // batch), None)]
         if paced_ms and batch == 1:
             paces.append((max(ROUNDS, calls // 10), paced_ms))

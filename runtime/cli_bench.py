@@ -13,8 +13,9 @@ import click
 
 from .bench import ROUNDS
 from .bench_artifact import bench_artifact
-from .bench_plot import plot, require_matplotlib
+from .bench_extras import bench_extra
 from .cli import Command, warn
+from .errors import MissingDependencyError
 
 _HEAD = (
     f"{'µs a call':<24}{'p50':>9}{'p90':>9}{'p99':>9}{'p99.9':>9}{'vs raw':>9}{'more':>9}{'CPU':>9}{'windows/s':>11}"
@@ -84,8 +85,11 @@ def main(
       fcast-bench artifacts/gru --batch 1 --paced 5
       taskset -c 0 fcast-bench artifacts/gru --threads 1,2 --plot latency.png --json > latency.json
     """
-    if picture is not None:
-        require_matplotlib()
+    drawing = None if picture is None else bench_extra("plot")
+    if drawing is not None:
+        drawing.require_matplotlib()
+    elif picture is not None:
+        raise MissingDependencyError("--plot: expected the distribution fcast, got a copied folder; pip install fcast")
     result = bench_artifact(
         artifact,
         device=device,
@@ -97,8 +101,8 @@ def main(
         warn=warn,
     )
     click.echo(json.dumps(result, indent=1) if as_json else "\n".join(table(result)))
-    if picture is not None:
-        plot(_title(result), result["runs"], picture)
+    if drawing is not None:
+        drawing.plot(_title(result), result["runs"], picture)
         click.echo(f"Wrote {picture}", err=True)
 
 

@@ -1,4 +1,4 @@
-"""An artifact's TorchScript file as a subject of `fcast-bench`, where torch is there; the runtime needs neither."""
+"""An artifact's TorchScript file as a subject of `fcast-bench`, found by the runtime as an entry point."""
 
 from __future__ import annotations
 
@@ -7,8 +7,8 @@ import itertools
 import warnings
 from typing import TYPE_CHECKING, Any
 
-from .artifact import MAX_GRAPH_BYTES, Artifact
-from .bench import Subject
+from runtime.artifact import MAX_GRAPH_BYTES, Artifact
+from runtime.bench import Subject
 
 if TYPE_CHECKING:
     import numpy as np

@@ -1,4 +1,7 @@
-"""The picture of `fcast-bench --plot`: percentiles of every subject, a panel per setting. Needs matplotlib."""
+"""The picture of `fcast-bench --plot`: percentiles of every subject, a panel per setting. Needs matplotlib.
+
+Found by the runtime as an entry point, since it may not import that itself.
+"""
 
 from __future__ import annotations
 
@@ -6,7 +9,7 @@ import os
 from collections.abc import Mapping, Sequence
 from typing import Any
 
-from .errors import InputError, MissingDependencyError
+from runtime.errors import InputError, MissingDependencyError
 
 _MARKS = (("p50_us", "o", "p50"), ("p90_us", "|", "p90"), ("p99_us", "|", "p99"), ("p999_us", "x", "p99.9"))
 
