@@ -1,0 +1,19 @@
+"""fcast-bench times the TorchScript file of an artifact that has one."""
+
+from __future__ import annotations
+
+import json
+from pathlib import Path
+
+from click.testing import CliRunner
+
+from export.artifact import export_checkpoint
+from runtime.cli_bench import main
+
+
+def test_torchscript_stands_beside_the_runtime(load_run: Path, tmp_path: Path) -> None:
+    published = export_checkpoint(load_run, formats=("onnx", "torchscript"), out=tmp_path)
+    done = CliRunner().invoke(main, [str(published.path), "--calls", "50", "--batch", "1,3", "--json"])
+    assert done.exit_code == 0, done.stderr
+    for run in json.loads(done.stdout)["runs"]:
+        assert [row["subject"] for row in run["rows"]][3] == "torchscript"
