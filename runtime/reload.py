@@ -6,6 +6,7 @@ observation or a forecast needs.
 
 from __future__ import annotations
 
+import contextlib
 import os
 import warnings
 from pathlib import Path
@@ -17,7 +18,6 @@ from .fields import show
 from .model import Model
 from .serving import Serving
 from .snapshot import contract
-from .verify import verify_model
 
 _Files: TypeAlias = "tuple[int, list[tuple[str, int, int]]]"
 
@@ -62,7 +62,7 @@ class Reload:
         serving = self._serving.model
         if version is None:
             version = newest_version(self._root)
-        if version == int(serving.folder.name):
+        if type(version) is int and version == int(serving.folder.name):
             return False
         swapped = self._serving.swap(self._proven(version, serving))
         self._highest = max(self._highest, version)
@@ -94,17 +94,17 @@ class Reload:
         if version in self._told:
             return
         self._told.add(version)
-        try:
+        with contextlib.suppress(RuntimeWarning):  # a host that makes errors of warnings reads `error`
             warnings.warn(
                 f"{self.error}; version {self._serving.model.folder.name} stays in service (said once)",
                 RuntimeWarning,
                 stacklevel=2,
             )
-        except RuntimeWarning:
-            pass  # a host that makes errors of warnings reads `error`
 
     def _proven(self, version: int, serving: Model) -> Model:
         """That version on the device in service, after its goldens: what has run them is what will serve, and warm."""
+        from .verify import verify_model  # not before it is wanted: a predictor starts 1 MB lighter without it
+
         model = Model(self._root, version=version, device=serving.session.device, threads=self._threads)
         terms = contract(serving.manifest, adapt=self._adapt)
         for key, value in contract(model.manifest, adapt=self._adapt).items():

@@ -29,7 +29,7 @@ class Serving:
     def swap(self, model: Model) -> bool:
         """Put a model into service unless its version is there already; whether it was put there."""
         with self._lock:
-            if model.folder == self.model.folder:
+            if model.folder.name == self.model.folder.name:
                 return False
             self._previous, self.model = self.model, model
             return True
