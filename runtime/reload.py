@@ -12,7 +12,7 @@ import warnings
 from pathlib import Path
 from typing import TypeAlias
 
-from .artifact import MANIFEST, newest_version
+from .artifact import MANIFEST, newest_version, open_artifact
 from .errors import ArtifactError, InputError
 from .fields import show
 from .model import Model
@@ -105,14 +105,15 @@ class Reload:
         """That version on the device in service, after its goldens: what has run them is what will serve, and warm."""
         from .verify import verify_model  # not before it is wanted: a predictor starts 1 MB lighter without it
 
-        model = Model(self._root, version=version, device=serving.session.device, threads=self._threads)
+        artifact = open_artifact(self._root, version=version)
         terms = contract(serving.manifest, adapt=self._adapt)
-        for key, value in contract(model.manifest, adapt=self._adapt).items():
+        for key, value in contract(artifact.manifest, adapt=self._adapt).items():
             if value != terms[key]:
                 raise ArtifactError(
-                    f"{model.folder / MANIFEST}: expected {key} {show(terms[key])}, as in service, got {show(value)}; "
+                    f"{artifact.folder / MANIFEST}: expected {key} {show(terms[key])}, as in service, got {show(value)}; "
                     "open it with a Predictor of its own"
                 )
+        model = Model(artifact, version=None, device=serving.session.device, threads=self._threads)
         due, model.clock_due = model.clock_due, False  # goldens are not the host's times
         if problems := verify_model(model).problems:
             more = f" (and {len(problems) - 1} more: fcast-verify {model.folder})" if len(problems) > 1 else ""

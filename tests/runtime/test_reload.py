@@ -141,7 +141,7 @@ def test_rollback_goes_back_at_once_and_forth_again(publish: Publish) -> None:
     [
         (other_numbers, {}, r"golden.npz: window \d, step \d, \w+, level [\d.]+, batch 6: expected .*do not serve"),
         (cut_model, {}, "model.onnx: expected .* bytes, found"),
-        (not_onnx, {}, "model.onnx: expected a graph that onnxruntime"),
+        (not_onnx, {}, "model.onnx: expected an ONNX file"),
         (lambda folder: (folder / "golden.npz").unlink(), {}, "golden.npz: expected a file, found none"),
         (lambda folder: (folder / "extra").touch(), {}, "extra: expected the files of the manifest alone"),
         (None, {"schema": 99}, "expected"),
