@@ -109,8 +109,9 @@ class Reload:
         terms = contract(serving.manifest, adapt=self._adapt)
         for key, value in contract(artifact.manifest, adapt=self._adapt).items():
             if value != terms[key]:
+                where = artifact.folder / MANIFEST
                 raise ArtifactError(
-                    f"{artifact.folder / MANIFEST}: expected {key} {show(terms[key])}, as in service, got {show(value)}; "
+                    f"{where}: expected {key} {show(terms[key])}, as in service, got {show(value)}; "
                     "open it with a Predictor of its own"
                 )
         model = Model(artifact, version=None, device=serving.session.device, threads=self._threads)
