@@ -124,6 +124,15 @@ def open_artifact(path: str | os.PathLike[str], *, version: int | None = None) -
     return Artifact(folder, parse_manifest(data, where=str(where)))
 
 
+def newest_version(path: str | os.PathLike[str]) -> int:
+    """The newest version of `artifacts/<name>`, by the names of its folders alone.
+
+    Raises:
+        ArtifactError: there is no version, or no folder that can be read.
+    """
+    return int(_resolve(path, None).name)
+
+
 def _resolve(path: str | os.PathLike[str], version: int | None) -> Path:
     if not isinstance(path, (str, os.PathLike)):
         raise InputError(f"path: expected the path of an artifact, got {type(path).__name__}")

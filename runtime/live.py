@@ -8,8 +8,9 @@ from typing import TYPE_CHECKING, Any, TypeAlias
 from . import memory
 from .fallback import fallback
 from .forecast import Forecast
+from .manifest import Manifest
 from .memory import Memory
-from .model import Model
+from .serving import Serving
 from .snapshot import Numbers, pack, unpack
 from .stream import Stream
 
@@ -19,8 +20,9 @@ if TYPE_CHECKING:
 
 
 # The last n <= L steps (n, C), time_s, whether n is L; then what only `settle` reads: the stream, its revision,
-# steps.seen, steps.clears, start_s. A plain tuple, as one with names takes 0.3 µs more for each forecast.
-Asked: TypeAlias = "tuple[NDArray[np.float32], float | None, bool, Stream, int, int, int, float | None]"
+# steps.seen, steps.clears, start_s, the model's manifest. A plain tuple, as one with names takes 0.3 µs more for each
+# forecast.
+Asked: TypeAlias = "tuple[NDArray[np.float32], float | None, bool, Stream, int, int, int, float | None, Manifest]"
 
 
 class LiveStream:
@@ -29,16 +31,16 @@ class LiveStream:
     One lock guards it, which is never held while the model runs.
 
     Args:
-        model: who is asked.
+        serving: who is asked.
         adapt: correct the forecasts by how those before turned out.
     """
 
-    __slots__ = "__weakref__", "_adaptive", "_lock", "_manifest", "_model", "_standing", "_stream"
+    __slots__ = "__weakref__", "_adaptive", "_lock", "_serving", "_standing", "_stream"
 
-    def __init__(self, model: Model, *, adapt: bool) -> None:
-        self._model, self._manifest = model, model.manifest
+    def __init__(self, serving: Serving, *, adapt: bool) -> None:
+        self._serving = serving
         self._lock = threading.Lock()
-        self._stream, self._adaptive, self._standing = memory.open_memory(model.manifest, adapt=adapt)
+        self._stream, self._adaptive, self._standing = memory.open_memory(serving.model.manifest, adapt=adapt)
 
     def observe(
         self, timestamp_s: float, request_tokens: float | None = None, response_tokens: float | None = None
@@ -48,8 +50,8 @@ class LiveStream:
             self._stream.observe(timestamp_s, request_tokens, response_tokens)
             if self._adaptive is not None:
                 self._adaptive.follow(self._stream.steps)
-        if self._model.clock_due:
-            self._model.look_at_clock(float(timestamp_s))
+        if self._serving.model.clock_due:
+            self._serving.model.look_at_clock(float(timestamp_s))
 
     def observe_bin(
         self,
@@ -63,35 +65,35 @@ class LiveStream:
             self._stream.observe_bin(start_s, requests, request_tokens, response_tokens)
             if self._adaptive is not None:
                 self._adaptive.follow(self._stream.steps)
-        if self._model.clock_due:
-            self._model.look_at_clock(float(start_s))
+        if self._serving.model.clock_due:
+            self._serving.model.look_at_clock(float(start_s))
 
     def forecast(self, now_s: float | None = None) -> Forecast:
         """See `Predictor.forecast`."""
-        asked = self.ask(now_s)
+        model = self._serving.model  # once: a swap meanwhile is the next forecast's
+        asked = self.ask(model.manifest, now_s)
         if isinstance(asked, Forecast):
             return asked
-        return self.settle(asked, self._model.answer(asked[0], asked[1]) if asked[2] else None)
+        return self.settle(asked, model.answer(asked[0], asked[1]) if asked[2] else None)
 
-    def ask(self, now_s: float | None) -> Forecast | Asked:
-        """The first half of `forecast`: the one that stands, or what the model must be asked for another."""
+    def ask(self, manifest: Manifest, now_s: float | None) -> Forecast | Asked:
+        """The first half of `forecast`: the one of this model that stands, or what it must be asked for another."""
         with self._lock:
             stream = self._stream
             if now_s is not None:
                 stream.advance(now_s)
                 if self._adaptive is not None:
                     self._adaptive.follow(stream.steps)
-            revision = stream.revision
-            if self._standing is not None and self._standing[0] == revision:
-                return self._standing[1]
-            steps, context = stream.steps, self._manifest.context
-            seen, history = steps.seen, steps.last(context).copy()
-            return history, stream.time_s, seen >= context, stream, revision, seen, steps.clears, stream.start_s
+            revision, standing = stream.revision, self._standing
+            if standing is not None and standing[0] == revision and standing[1] is manifest:
+                return standing[2]
+            steps, context = stream.steps, manifest.context
+            seen, clears, history = steps.seen, steps.clears, steps.last(context).copy()
+            return history, stream.time_s, seen >= context, stream, revision, seen, clears, stream.start_s, manifest
 
     def settle(self, asked: Asked, found: dict[str, NDArray[np.float32]] | None) -> Forecast:
         """The second half: the forecast made of what the model said, or without it, which stands from now on."""
-        history, _, _, stream, revision, seen, clears, start_s = asked
-        manifest = self._manifest
+        history, _, _, stream, revision, seen, clears, start_s, manifest = asked
         aggregates: NDArray[np.float32] | None = None
         if found is None:
             values, source = fallback(history, manifest, seen=seen)
@@ -100,22 +102,24 @@ class LiveStream:
         with self._lock:
             if self._stream is not stream:  # restored meanwhile: this one is of a past that is no more
                 return Forecast.of(manifest, values, start_s=start_s, source=source, aggregates=aggregates)
-            if self._standing is not None and self._standing[0] == revision:
-                return self._standing[1]  # another thread was faster
+            standing = self._standing
+            if standing is not None and standing[0] == revision and standing[1] is manifest:
+                return standing[2]  # another thread was faster
             if self._adaptive is not None and found is not None:
                 # What was finished while the model ran is not judged, nor anything from before a gap.
                 steps = stream.steps
                 late = steps.seen - seen if steps.clears == clears else steps.length
                 values, source = self._adaptive.adjust(values, late=late), "model+adaptive"
             forecast = Forecast.of(manifest, values, start_s=start_s, source=source, aggregates=aggregates)
-            if self._standing is None or self._standing[0] < revision:
-                self._standing = (revision, forecast)
+            # One of a model that has left meanwhile is given and does not stand.
+            if (standing is None or standing[0] <= revision) and self._serving.model.manifest is manifest:
+                self._standing = (revision, manifest, forecast)
         return forecast
 
     def snapshot(self) -> bytes:
         """What this stream remembers, as `Predictor.snapshot` gives it for all streams."""
-        numbers = Numbers()
-        return pack("stream", [self.write(numbers)], numbers, self._manifest, adapt=self._adaptive is not None)
+        numbers, manifest = Numbers(), self._serving.model.manifest
+        return pack("stream", [self.write(manifest, numbers)], numbers, manifest, adapt=self._adaptive is not None)
 
     def restore(self, data: bytes) -> None:
         """Go on from the snapshot of one stream, of any predictor with the same contract.
@@ -123,14 +127,14 @@ class LiveStream:
         Raises:
             InputError: as `Predictor.restore`.
         """
-        adapt = self._adaptive is not None
-        found = unpack(data, of="stream", manifest=self._manifest, adapt=adapt)
-        self.resume(memory.read_all(found, self._manifest, adapt=adapt)[0])
+        adapt, manifest = self._adaptive is not None, self._serving.model.manifest
+        found = unpack(data, of="stream", manifest=manifest, adapt=adapt)
+        self.resume(memory.read_all(found, manifest, adapt=adapt)[0])
 
-    def write(self, numbers: Numbers) -> dict[str, Any]:
+    def write(self, manifest: Manifest, numbers: Numbers) -> dict[str, Any]:
         """See `memory.write`."""
         with self._lock:
-            return memory.write(Memory(self._stream, self._adaptive, self._standing), numbers)
+            return memory.write(Memory(self._stream, self._adaptive, self._standing), manifest, numbers)
 
     def resume(self, remembered: Memory) -> None:
         """Go on from what another stream remembered; a forecast under way is given and not kept."""

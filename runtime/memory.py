@@ -24,8 +24,8 @@ class Memory(NamedTuple):
 
     stream: Stream
     adaptive: AdaptiveQuantiles | None
-    standing: tuple[int, Forecast] | None
-    """The last forecast and the revision of the stream that it was made for."""
+    standing: tuple[int, Manifest, Forecast] | None
+    """The last forecast, and what it was made for: the revision of the stream, and the model by its manifest."""
 
 
 def open_memory(manifest: Manifest, *, adapt: bool) -> Memory:
@@ -38,15 +38,15 @@ def open_memory(manifest: Manifest, *, adapt: bool) -> Memory:
     return Memory(open_stream(m, keep=keep), adaptive, None)
 
 
-def write(memory: Memory, numbers: Numbers) -> dict[str, Any]:
-    """Its single values, for JSON; its arrays go to `numbers`."""
+def write(memory: Memory, manifest: Manifest, numbers: Numbers) -> dict[str, Any]:
+    """Its single values, for JSON; its arrays go to `numbers`. What stands is left out if it is another model's."""
     stream, adaptive, standing = memory
     numbers.put(stream.steps.last())
     state = {"seen": stream.steps.seen, "stream": stream.state(), "adaptive": None, "standing": None}
     if adaptive is not None:
         state["adaptive"] = adaptive.state(numbers)
-    if standing is not None and standing[0] == stream.revision:
-        forecast = standing[1]
+    if standing is not None and standing[0] == stream.revision and standing[1] is manifest:
+        forecast = standing[2]
         numbers.put(forecast.values)
         if forecast.aggregates is not None:
             numbers.put(forecast.aggregates)
@@ -105,4 +105,4 @@ def _read(state: Mapping[str, Any], numbers: Numbers, manifest: Manifest, *, ada
             f"snapshot: expected a stream's values, got {type(error).__name__} on {show(str(error))}"
         ) from None
     forecast = Forecast.of(manifest, values, start_s=start_s, source=source, aggregates=aggregates)
-    return Memory(stream, adaptive, (stream.revision, forecast))
+    return Memory(stream, adaptive, (stream.revision, manifest, forecast))

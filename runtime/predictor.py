@@ -10,9 +10,12 @@ from .forecast import Forecast
 from .live import LiveStream
 from .memory import read_all
 from .model import Model
+from .reload import Reload
+from .serving import Serving
 from .snapshot import Numbers, pack, unpack
 from .streams import Streams
 from .together import forecast_together
+from .watch import Watch
 
 if TYPE_CHECKING:
     import numpy as np
@@ -24,7 +27,7 @@ class Predictor:
 
     `predict` keeps nothing and may be called from any number of threads. `observe`, `observe_bin` and `forecast` work
     on one stream, behind one lock that is never held while the model runs; `stream(key)` gives any number of others,
-    each with its own. No method reads a file or the network. A model that takes epoch times warns once
+    each with its own. Only `reload` and `watch` read files, none the network. A model that takes epoch times warns once
     (RuntimeWarning) when the first one it gets is none.
 
     Args:
@@ -54,18 +57,30 @@ class Predictor:
         adapt: bool = False,
         max_streams: int = 10_000,
     ) -> None:
-        self._model = Model(path, version=version, device=device, threads=threads)
-        self._live = LiveStream(self._model, adapt=adapt)
-        self._streams = Streams(self._model, adapt=adapt, max_streams=max_streams)
+        self._serving = Serving(Model(path, version=version, device=device, threads=threads))
+        self._live = LiveStream(self._serving, adapt=adapt)
+        self._streams = Streams(self._serving, adapt=adapt, max_streams=max_streams)
         self._adapt = adapt
+        self._reload = Reload(path, self._serving, threads=threads, adapt=adapt)
+        self._watch: Watch | None = None
+
+    def __enter__(self) -> Predictor:
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        self.close()
 
     def __repr__(self) -> str:
         m = self._model.manifest
         return f"Predictor({m.name!r}, version={m.version}, kind={m.kind!r}, device={self.device!r})"
 
     @property
+    def _model(self) -> Model:
+        return self._serving.model
+
+    @property
     def manifest(self) -> Mapping[str, Any]:
-        """The artifact's manifest, read-only all the way down."""
+        """The manifest of the version in service, read-only all the way down."""
         return self._model.manifest.raw
 
     @property
@@ -92,7 +107,7 @@ class Predictor:
         Raises:
             InputError: shape, dtype or values differ from the above.
         """
-        return self._model.outputs(context, time_s)["forecast"]
+        return self._serving.model.outputs(context, time_s)["forecast"]
 
     def predict_outputs(self, context: NDArray[np.float32], time_s: Any = None) -> dict[str, NDArray[np.float32]]:
         """Everything that the graph gives for a context, by the names in the manifest's `outputs`.
@@ -109,7 +124,7 @@ class Predictor:
         Raises:
             InputError: as `predict`.
         """
-        return self._model.outputs(context, time_s)
+        return self._serving.model.outputs(context, time_s)
 
     def observe(
         self, timestamp_s: float, request_tokens: float | None = None, response_tokens: float | None = None
@@ -211,9 +226,9 @@ class Predictor:
         Raises:
             InputError: a key is neither a text nor a whole number of 64 bits.
         """
-        numbers = Numbers()
-        streams = [{"key": None, **self._live.write(numbers)}, *self._streams.write(numbers)]
-        return pack("predictor", streams, numbers, self._model.manifest, adapt=self._adapt)
+        numbers, manifest = Numbers(), self._model.manifest
+        streams = [{"key": None, **self._live.write(manifest, numbers)}, *self._streams.write(manifest, numbers)]
+        return pack("predictor", streams, numbers, manifest, adapt=self._adapt)
 
     def restore(self, data: bytes) -> None:
         """Go on from a snapshot: the next forecasts are those that would have come without a restart.
@@ -228,7 +243,64 @@ class Predictor:
         Raises:
             InputError: anything else, or truncated, altered, or of a newer version. All streams are as before.
         """
-        found = unpack(data, of="predictor", manifest=self._model.manifest, adapt=self._adapt)
-        own, *others = read_all(found, self._model.manifest, adapt=self._adapt)
+        manifest = self._model.manifest
+        found = unpack(data, of="predictor", manifest=manifest, adapt=self._adapt)
+        own, *others = read_all(found, manifest, adapt=self._adapt)
         self._streams.resume([state.get("key") for state in found.streams[1:]], others)
         self._live.resume(own)
+
+    def reload(self, version: int | None = None) -> bool:
+        """Put another version of the artifact into service, between two forecasts; whether there was another.
+
+        It is hashed, run on its goldens on the device in service, and only then swapped in, with all streams as they
+        are. A forecast under way ends with the model it began with; what stood is forecast anew. The calling thread
+        does all the work and holds up no other one. The model that leaves stays in memory for `rollback`.
+
+        Args:
+            version: of the folder given at first; the newest if None.
+
+        Raises:
+            ArtifactError: there is no such version, it is damaged, forecasts other numbers here than its goldens, or
+                its contract (see `restore`) is another. The one in service stays.
+            DeviceError: it cannot run on that device. Likewise.
+            InputError: `version` is no version, or the predictor was opened with one version's folder.
+        """
+        return self._reload.to(version)
+
+    def rollback(self) -> None:
+        """Go back to the version that was in service before, at once; a second time undoes the first.
+
+        A watch leaves it at that until there is a version above all that were in service.
+
+        Raises:
+            ArtifactError: there was none.
+        """
+        self._serving.rollback()
+
+    def watch(self, every_s: float = 60.0) -> None:
+        """Look for newer versions from now on, in a thread, and put each into service as `reload` does.
+
+        A version that `reload` would refuse is told by one RuntimeWarning, and by `reload_error`, and tried again
+        when its files change. `close`, a `with` block and the end of the process end it; another call replaces it.
+        After a fork the child forecasts on with what is in service, and has no watch until it calls this.
+
+        Args:
+            every_s: seconds between two looks.
+
+        Raises:
+            InputError: not above 0, or the predictor was opened with one version's folder.
+        """
+        self._reload.check()
+        self.close()
+        self._watch = Watch(self._reload, every_s)
+
+    @property
+    def reload_error(self) -> str | None:
+        """Why the newest version that the watch found is not in service; None when all is well."""
+        return self._reload.error
+
+    def close(self) -> None:
+        """End the watch, after a look under way. All else goes on working."""
+        if self._watch is not None:
+            self._watch.close()
+            self._watch = None

@@ -16,18 +16,19 @@ from weakref import WeakValueDictionary
 from .errors import InputError
 from .fields import is_integer, show
 from .live import LiveStream
+from .manifest import Manifest
 from .memory import Memory
-from .model import Model
+from .serving import Serving
 from .snapshot import Numbers
 
 _MAX_KEY = 1 << 63
 
 
 class Streams:
-    """Streams before one model by key; every call is O(1) and may come from any thread.
+    """Streams of one predictor by key; every call is O(1) and may come from any thread.
 
     Args:
-        model: who is asked.
+        serving: who is asked.
         adapt: as `Predictor`.
         max_streams: as `Predictor`.
 
@@ -35,10 +36,10 @@ class Streams:
         InputError: `max_streams` is no whole number from 1.
     """
 
-    def __init__(self, model: Model, *, adapt: bool, max_streams: int) -> None:
+    def __init__(self, serving: Serving, *, adapt: bool, max_streams: int) -> None:
         if not is_integer(max_streams) or max_streams < 1:
             raise InputError(f"max_streams: expected a whole number from 1, got {show(max_streams)}")
-        self._model, self._adapt, self._max = model, adapt, max_streams
+        self._serving, self._adapt, self._max = serving, adapt, max_streams
         self._lock = threading.Lock()
         self._kept: OrderedDict[Hashable, LiveStream] = OrderedDict()  # the longest unused first
         self._let_go: WeakValueDictionary[Hashable, LiveStream] = WeakValueDictionary()
@@ -49,7 +50,7 @@ class Streams:
         with self._lock:
             stream = self._kept.get(key)
             if stream is None:
-                stream = self._let_go.pop(key, None) or LiveStream(self._model, adapt=self._adapt)
+                stream = self._let_go.pop(key, None) or LiveStream(self._serving, adapt=self._adapt)
                 self._keep(key, stream)
             else:
                 self._kept.move_to_end(key)
@@ -67,7 +68,7 @@ class Streams:
         with self._lock:
             return self._items()
 
-    def write(self, numbers: Numbers) -> list[dict[str, Any]]:
+    def write(self, manifest: Manifest, numbers: Numbers) -> list[dict[str, Any]]:
         """Of each stream its key and what it remembers, for a snapshot.
 
         Raises:
@@ -76,7 +77,7 @@ class Streams:
         found = self.items()
         for key, _ in found:
             _check_writable(key, "give streams such keys where snapshots are to be taken")
-        return [{"key": key, **stream.write(numbers)} for key, stream in found]
+        return [{"key": key, **stream.write(manifest, numbers)} for key, stream in found]
 
     def resume(self, keys: Sequence[Any], memories: Sequence[Memory]) -> None:
         """Have streams of these keys that remember this, and no others; the first go when there are too many.
@@ -91,7 +92,7 @@ class Streams:
             self._kept.clear()
             self._let_go.clear()
             for key, remembered in zip(keys, memories, strict=True):
-                stream = known.get(key) or LiveStream(self._model, adapt=self._adapt)
+                stream = known.get(key) or LiveStream(self._serving, adapt=self._adapt)
                 stream.resume(remembered)
                 self._keep(key, stream)
 

@@ -27,7 +27,7 @@ def forecast_together(model: Model, streams: Sequence[LiveStream], now_s: float 
     One lock is held at a time, and none while the model runs.
 
     Args:
-        model: that of the streams.
+        model: in service before the streams; it answers all of them, whatever comes into service meanwhile.
         streams: each once.
         now_s: as `Predictor.forecast`.
 
@@ -38,7 +38,7 @@ def forecast_together(model: Model, streams: Sequence[LiveStream], now_s: float 
     found: dict[LiveStream, Forecast] = {}
     due: list[tuple[LiveStream, Asked]] = []
     for stream in streams:
-        asked = stream.ask(now_s)
+        asked = stream.ask(model.manifest, now_s)
         if isinstance(asked, Forecast):
             found[stream] = asked
         elif not asked[2]:

@@ -5,7 +5,7 @@ from __future__ import annotations
 import json
 import math
 import os
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import asdict, dataclass
 from functools import partial
 from typing import TYPE_CHECKING, Any
@@ -16,7 +16,7 @@ from .artifact import CONFIG, MANIFEST, Artifact, open_artifact
 from .device import Session, devices
 from .errors import ArtifactError, DeviceError
 from .fields import plain
-from .golden import GOLDEN, Golden, read_golden
+from .golden import GOLDEN, MAX_WINDOWS, Golden, read_golden
 from .manifest import output_channels
 from .model import Model
 from .proof import Tolerance, read_tolerance
@@ -27,6 +27,8 @@ if TYPE_CHECKING:
 EVERY = "every"
 """The CPU, and CUDA where it works."""
 _METADATA = "fcast."
+_PIECE = 64
+"""Windows in one run beside a host that forecasts: a batch of thousands would keep the caches and a core from it."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -124,18 +126,47 @@ def verify(
         DeviceError: as `Predictor`.
     """
     artifact = open_artifact(path)
+    files = _check_files(artifact) + _check_config(artifact)
+    if any(check.problem for check in files):  # a damaged artifact is not run: what it would say proves nothing
+        return _judge(artifact, files, [], {}, rtol=rtol, atol=atol, piece=MAX_WINDOWS)
+    models, not_run = _open(artifact, device)
+    return _judge(artifact, files, models, not_run, rtol=rtol, atol=atol, piece=MAX_WINDOWS)
+
+
+def verify_model(model: Model) -> Verification:
+    """As `verify`, with the proof's own tolerance, for a model that is open already, while its host forecasts.
+
+    What ran the golden windows is then what will serve. They go through in pieces of 64, and one by one. config.pbtxt,
+    which the runtime never reads, is left out.
+
+    Raises:
+        ArtifactError: as `verify`.
+    """
+    artifact = Artifact(model.folder, model.manifest)
     files = _check_files(artifact)
-    models: list[Model] = []
-    not_run: dict[str, str] = {}
+    models = [] if any(check.problem for check in files) else [model]
+    return _judge(artifact, files, models, {}, rtol=None, atol=None, piece=_PIECE)
+
+
+def _judge(
+    artifact: Artifact,
+    files: tuple[FileCheck, ...],
+    models: Sequence[Model],
+    not_run: dict[str, str],
+    *,
+    rtol: float | None,
+    atol: float | None,
+    piece: int,
+) -> Verification:
+    """Run the golden windows on each model, `piece` of them at a time and one by one."""
     windows, forecasts, contradictions = 0, [], []
-    if not any(check.problem for check in files):  # a damaged artifact is not run: what it would say proves nothing
-        models, not_run = _open(artifact, device)
+    if models:
         golden = read_golden(artifact)
         within = read_tolerance(artifact).replaced(rtol=rtol, atol=atol)
         windows, rtol, atol = len(golden.context), within.rtol, within.atol
         contradictions = _contradictions(artifact, models[0].session)
         for model in models:
-            for batch in dict.fromkeys((windows, 1)):
+            for batch in dict.fromkeys((min(windows, piece), 1)):
                 found = _run(model, golden, batch)
                 for output in artifact.manifest.outputs:
                     forecasts += _compare(
@@ -199,16 +230,20 @@ def _check_files(artifact: Artifact) -> tuple[FileCheck, ...]:
     for name, entry in artifact.manifest.files.items():
         problem = _problem(partial(artifact.check, name))
         checks.append(FileCheck(name=name, bytes=entry.size_bytes, problem=problem))
-    config = artifact.folder.parent / CONFIG
-    # A version's folder may be moved about alone, and the first artifacts have no hash of what lies beside it.
-    if "config_sha256" in artifact.manifest.raw and os.path.lexists(config):
-        problem = _problem(artifact.check_config)
-        checks.append(FileCheck(name=CONFIG, bytes=os.lstat(config).st_size, problem=problem))
     for name, size in artifact.unlisted():
         where = artifact.folder / plain(name)
         problem = f"{where}: expected the files of the manifest alone, found this one; remove it"
         checks.append(FileCheck(name=plain(name), bytes=size, problem=problem))
     return tuple(checks)
+
+
+def _check_config(artifact: Artifact) -> tuple[FileCheck, ...]:
+    config = artifact.folder.parent / CONFIG
+    # A version's folder may be moved about alone, and the first artifacts have no hash of what lies beside it.
+    if "config_sha256" not in artifact.manifest.raw or not os.path.lexists(config):
+        return ()
+    problem = _problem(artifact.check_config)
+    return (FileCheck(name=CONFIG, bytes=os.lstat(config).st_size, problem=problem),)
 
 
 def _problem(check: Callable[[], object]) -> str | None:
@@ -221,9 +256,13 @@ def _problem(check: Callable[[], object]) -> str | None:
 
 def _run(model: Model, golden: Golden, batch: int) -> dict[str, NDArray[np.float32]]:
     if batch > 1:
-        return model.outputs(golden.context, golden.time_s)
-    times = [None] * len(golden.context) if golden.time_s is None else golden.time_s.tolist()
-    parts = [model.outputs(window, time_s) for window, time_s in zip(golden.context, times, strict=True)]
+        parts = []
+        for at in range(0, len(golden.context), batch):
+            times = None if golden.time_s is None else golden.time_s[at : at + batch]
+            parts.append(model.outputs(golden.context[at : at + batch], times))
+        return {output: np.concatenate([part[output] for part in parts]) for output in parts[0]}
+    each = [None] * len(golden.context) if golden.time_s is None else golden.time_s.tolist()
+    parts = [model.outputs(window, time_s) for window, time_s in zip(golden.context, each, strict=True)]
     return {output: np.stack([part[output] for part in parts]) for output in parts[0]}
 
 

@@ -58,6 +58,10 @@ def command(script: str) -> click.Command:
         (Predictor.keys, ""),
         (Predictor.snapshot, ""),
         (Predictor.restore, "data"),
+        (Predictor.reload, "version=None"),
+        (Predictor.rollback, ""),
+        (Predictor.watch, "every_s=60.0"),
+        (Predictor.close, ""),
         (LiveStream.observe, "timestamp_s, request_tokens=None, response_tokens=None"),
         (LiveStream.observe_bin, "start_s, requests, request_tokens=None, response_tokens=None"),
         (LiveStream.forecast, "now_s=None"),
@@ -75,7 +79,7 @@ def test_signature(method: Callable[..., Any], expected: str) -> None:
     assert parameters(method) == expected
 
 
-@pytest.mark.parametrize("name", ["manifest", "device", "providers"])
+@pytest.mark.parametrize("name", ["manifest", "device", "providers", "reload_error"])
 def test_predictor_has_the_read_only_property(name: str) -> None:
     assert inspect.getattr_static(Predictor, name).fset is None
 
