@@ -3,9 +3,11 @@
 from __future__ import annotations
 
 import threading
+from dataclasses import replace
 from typing import TYPE_CHECKING, Any, TypeAlias
 
 from . import memory
+from .deadline import deadline, forecast_in_time
 from .fallback import fallback
 from .forecast import Forecast
 from .memory import Memory
@@ -66,12 +68,37 @@ class LiveStream:
         if self._model.clock_due:
             self._model.look_at_clock(float(start_s))
 
-    def forecast(self, now_s: float | None = None) -> Forecast:
+    def forecast(self, now_s: float | None = None, deadline_s: float | None = None) -> Forecast:
         """See `Predictor.forecast`."""
+        until = None if deadline_s is None else deadline(deadline_s)
         asked = self.ask(now_s)
         if isinstance(asked, Forecast):
             return asked
+        if until is None or not asked[2]:
+            return self.answer(asked)
+        return forecast_in_time(self._model, self, asked, until)
+
+    def answer(self, asked: Asked) -> Forecast:
+        """What `forecast` gives after `ask`: the model's answer, or the fallback."""
         return self.settle(asked, self._model.answer(asked[0], asked[1]) if asked[2] else None)
+
+    def instead(self, asked: Asked) -> Forecast:
+        """What stands in for an answer that is late: the model's last one while it reaches ahead, or the fallback."""
+        history, _, _, stream, revision, seen, _, start_s = asked
+        with self._lock:
+            before, standing = self._standing or (0, None)
+            if self._stream is not stream:
+                standing = None
+        # No more revisions than steps seen: it is from after the last gap.
+        if standing is not None and standing.source.startswith("model") and revision - before <= seen:
+            if standing.step_s is None or standing.start_s is None or start_s is None:
+                reaches = revision - before < len(standing.values)
+            else:
+                reaches = start_s < standing.start_s + len(standing.values) * standing.step_s
+            if reaches:
+                return replace(standing, source=f"standing:{standing.source}")
+        values, source = fallback(history, self._manifest, seen=seen)
+        return Forecast.of(self._manifest, values, start_s=start_s, source=source, aggregates=None)
 
     def ask(self, now_s: float | None) -> Forecast | Asked:
         """The first half of `forecast`: the one that stands, or what the model must be asked for another."""
@@ -110,6 +137,7 @@ class LiveStream:
             forecast = Forecast.of(manifest, values, start_s=start_s, source=source, aggregates=aggregates)
             if self._standing is None or self._standing[0] < revision:
                 self._standing = (revision, forecast)
+        self._model.stats.count_source(source)
         return forecast
 
     def snapshot(self) -> bytes:
