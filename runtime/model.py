@@ -112,19 +112,20 @@ class Model:
 
         It never raises: the hot loop goes on without the model.
         """
-        bound = self.session.take_binding()
         try:
-            bound.context[0] = window
-            if self._takes_time:
-                bound.time_s[0] = time_s
-            bound.run()
-            found = bound.outputs()
-            valid = bound.outputs_are_valid()
+            bound = self.session.take_binding()
+            try:
+                bound.context[0] = window
+                if self._takes_time:
+                    bound.time_s[0] = time_s
+                bound.run()
+                found = bound.outputs()
+                valid = bound.outputs_are_valid()
+            finally:
+                self.session.return_binding(bound)
         except Exception as error:  # onnxruntime's classes stand under Exception alone
             self._fail("error", f"failed with {first_line(error)}")
             return None
-        finally:
-            self.session.return_binding(bound)
         if not valid and not all(_rows_are_valid(o[None])[0] for o in found.values()):  # -0.0 is 0 too
             self._fail("invalid", _INVALID)
             return None
