@@ -14,6 +14,7 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 
 from .manifest import Manifest
+from .stats import TOTAL
 
 if TYPE_CHECKING:
     from numpy.typing import NDArray
@@ -80,7 +81,9 @@ class Binding:
         """Run the graph on what the buffers hold, and count how long it took."""
         begun = perf_counter_ns()
         self._run(self._bound)
-        self._runs[(perf_counter_ns() - begun).bit_length()] += 1
+        took_ns = perf_counter_ns() - begun
+        self._runs[took_ns.bit_length()] += 1
+        self._runs[TOTAL] += took_ns
 
     def outputs(self) -> dict[str, NDArray[np.float32]]:
         """Copies of the outputs by name: (H, C, Q), of `demand` (H, 2C, Q)."""

@@ -25,15 +25,16 @@ class Job:
     """One stream's forecast on its way.
 
     Attributes:
+        model: who is asked.
         stream: whose.
         asked: what the model is to be asked; the newest, until it begins.
         done: held until the forecast is there, or an error.
     """
 
-    __slots__ = "asked", "done", "error", "forecast", "stream"
+    __slots__ = "asked", "done", "error", "forecast", "model", "stream"
 
-    def __init__(self, stream: LiveStream, asked: Asked) -> None:
-        self.stream, self.asked = stream, asked
+    def __init__(self, model: Model, stream: LiveStream, asked: Asked) -> None:
+        self.model, self.stream, self.asked = model, stream, asked
         self.forecast: Forecast | None = None
         self.error: BaseException | None = None
         self.done = threading.Lock()
@@ -41,7 +42,7 @@ class Job:
 
 
 class Worker:
-    """A thread that makes forecasts, one after the other; started at the first one, and anew after a fork.
+    """A model's thread that makes forecasts, one after the other; started at the first one, and anew after a fork.
 
     At most one job of a stream waits: a newer question takes the place of an older, so that a slow model is never
     asked for what nobody needs any more, and no queue grows.
@@ -51,14 +52,14 @@ class Worker:
         self._pid = 0
         self._lock = threading.Lock()
 
-    def hand_over(self, stream: LiveStream, asked: Asked) -> Job:
+    def hand_over(self, model: Model, stream: LiveStream, asked: Asked) -> Job:
         """Have a stream's forecast made, in O(1)."""
         with self._lock:
             if self._pid != os.getpid():  # threads do not live on in a forked child
                 self._start()
             job = self._waiting.get(stream)
             if job is None:
-                job = self._waiting[stream] = Job(stream, asked)
+                job = self._waiting[stream] = Job(model, stream, asked)
                 self._jobs.put(job)
             elif job.asked[4] < asked[4] or job.asked[3] is not asked[3]:
                 job.asked = asked
@@ -80,7 +81,7 @@ def _work(jobs: SimpleQueue[Job | None], waiting: dict[LiveStream, Job], lock: t
             del waiting[job.stream]
             asked = job.asked
         try:
-            job.forecast = job.stream.answer(asked)
+            job.forecast = job.stream.settle(asked, job.model.answer(asked[0], asked[1]))
         except BaseException as error:  # the thread of whoever waits is the place for it
             job.error = error
         job.done.release()
@@ -98,7 +99,7 @@ def deadline(deadline_s: float) -> float:
 
 def forecast_in_time(model: Model, stream: LiveStream, asked: Asked, until: float) -> Forecast:
     """The forecast if it comes in time, else what stands in for it; it stands from when it comes, in either case."""
-    job = model.worker.hand_over(stream, asked)
+    job = model.worker.hand_over(model, stream, asked)
     # While the model runs, since after it there is no time left.
     instead = stream.instead(asked)
     if not job.done.acquire(timeout=max(0.0, until - time.monotonic())):

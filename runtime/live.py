@@ -74,12 +74,8 @@ class LiveStream:
         asked = self.ask(now_s)
         if isinstance(asked, Forecast):
             return asked
-        if until is None or not asked[2]:
-            return self.answer(asked)
-        return forecast_in_time(self._model, self, asked, until)
-
-    def answer(self, asked: Asked) -> Forecast:
-        """What `forecast` gives after `ask`: the model's answer, or the fallback."""
+        if until is not None and asked[2]:
+            return forecast_in_time(self._model, self, asked, until)
         return self.settle(asked, self._model.answer(asked[0], asked[1]) if asked[2] else None)
 
     def instead(self, asked: Asked) -> Forecast:

@@ -12,7 +12,7 @@ import numpy as np
 from .artifact import MAX_GRAPH_BYTES, Artifact, open_artifact
 from .deadline import Worker
 from .device import Session, first_line, open_session
-from .errors import ArtifactError
+from .errors import ArtifactError, FcastError
 from .inputs import MAX_TIME_S, window, window_times
 from .manifest import Manifest
 
@@ -138,15 +138,17 @@ class Model:
         try:
             found = self.run(windows, np.array(times, dtype=np.float64) if self._takes_time else None)
         except Exception as error:  # as above
-            self._fail("error", f"failed with {error}")
+            self._fail("error", f"failed with {first_line(error)}")
             return [None] * len(windows)
         if not (good := np.logical_and.reduce([_rows_are_valid(o) for o in found.values()])).all():
             self._fail("invalid", _INVALID)
         # Copies: a view would keep all B of them alive.
         return [{name: o[i].copy() for name, o in found.items()} if ok else None for i, ok in enumerate(good)]
 
-    def _failed(self, error: Exception) -> ArtifactError:
+    def _failed(self, error: Exception) -> FcastError:
         """What onnxruntime raises while it runs, whose classes stand under Exception alone."""
+        if isinstance(error, FcastError):
+            return error
         return ArtifactError(
             f"{self.where}: expected a graph that runs, got {first_line(error)}; see whether fcast-verify passes here"
         )

@@ -11,8 +11,8 @@ from collections.abc import Sequence
 from itertools import accumulate
 from typing import Any
 
-_COUNTERS = 64
-"""One for each number of bits that a time in nanoseconds can have."""
+TOTAL = 64
+"""In a row of counters, after one for each number of bits that nanoseconds can have: where their sum stands."""
 _FIRST, _LAST = 10, 34
 BOUNDS_S = (*(2**bits / 1e9 for bits in range(_FIRST, _LAST)), float("inf"))
 """Upper bounds of the buckets that are told: powers of two from 1 µs to 8.6 s, and whatever took longer."""
@@ -30,15 +30,15 @@ class Stats:
 
     def __init__(self) -> None:
         self.lock = threading.Lock()
-        self.batches = [0] * _COUNTERS
+        self.batches = [0] * (TOTAL + 1)
         self.windows = 0
         self.failures: Counter[str] = Counter()
         self.sources: Counter[str] = Counter()
         self._rows: list[list[int]] = []
 
     def row(self) -> list[int]:
-        """Counters for one thread at a time: at i, runs whose nanoseconds have i bits."""
-        row = [0] * _COUNTERS
+        """Counters for one thread at a time: at i, runs whose nanoseconds have i bits; at TOTAL, these added up."""
+        row = [0] * (TOTAL + 1)
         self._rows.append(row)
         return row
 
@@ -46,6 +46,7 @@ class Stats:
         """Count a run of several windows."""
         with self.lock:
             self.batches[took_ns.bit_length()] += 1
+            self.batches[TOTAL] += took_ns
             self.windows += windows
 
     def count_source(self, source: str) -> None:
@@ -60,7 +61,7 @@ class Stats:
 
     def read(self) -> dict[str, Any]:
         """See `Predictor.stats`."""
-        single = [sum(counts) for counts in zip(*self._rows, strict=True)] or [0] * _COUNTERS
+        single = [sum(counts) for counts in zip(*self._rows, strict=True)] or [0] * (TOTAL + 1)
         with self.lock:
             return {
                 "runs": histogram(single),
@@ -76,9 +77,13 @@ def histogram(counts: Sequence[int]) -> dict[str, Any]:
     Args:
         counts: as `Stats.row`.
     """
-    told = [sum(counts[: _FIRST + 1]), *counts[_FIRST + 1 : _LAST], sum(counts[_LAST:])]
+    told = [sum(counts[: _FIRST + 1]), *counts[_FIRST + 1 : _LAST], sum(counts[_LAST:TOTAL])]
     below = list(accumulate(told))
-    found: dict[str, Any] = {"count": below[-1], "below_s": dict(zip(BOUNDS_S, below, strict=True))}
+    found: dict[str, Any] = {
+        "count": below[-1],
+        "total_s": counts[TOTAL] / 1e9,
+        "below_s": dict(zip(BOUNDS_S, below, strict=True)),
+    }
     for name, level in (("p50_s", 0.5), ("p90_s", 0.9), ("p99_s", 0.99), ("p999_s", 0.999)):
         found[name] = next(
             (b for b, n in zip(BOUNDS_S, below, strict=True) if below[-1] and n >= level * below[-1]), None

@@ -14,7 +14,7 @@ import pytest
 
 import runtime
 from runtime import Predictor
-from runtime.stats import BOUNDS_S, Stats
+from runtime.stats import BOUNDS_S, TOTAL, Stats
 from tests.runtime.conftest import ARTIFACTS
 
 ROOT = Path(runtime.__file__).parents[1]
@@ -149,6 +149,7 @@ def test_stats_count_runs_and_sources_of_all_streams(requests: Predictor) -> Non
     assert found["failures"] == {}
     assert found["runs"]["count"] == 2
     assert (found["batch_runs"]["count"], found["batch_runs"]["windows"]) == (1, 2)
+    assert 0 < found["runs"]["total_s"] < 60
     below = found["runs"]["below_s"]
     assert list(below) == list(BOUNDS_S)
     assert below[float("inf")] == 2
@@ -161,8 +162,9 @@ def test_the_histogram_holds_every_time_below_its_bound() -> None:
     times = np.concatenate(([0, 1, 1023, 1024, 1 << 33, 1 << 40], (10 ** rng.uniform(1, 11, 500)).astype(int))).tolist()
     for i, took_ns in enumerate(times):
         (row if i % 2 else other)[took_ns.bit_length()] += 1
+        (row if i % 2 else other)[TOTAL] += took_ns
     found = stats.read()["runs"]
-    assert found["count"] == len(times)
+    assert (found["count"], found["total_s"]) == (len(times), sum(times) / 1e9)
     for bound, count in found["below_s"].items():
         assert count == sum(took_ns < bound * 1e9 for took_ns in times)
     for name, level in (("p50_s", 0.5), ("p90_s", 0.9), ("p99_s", 0.99)):
