@@ -8,17 +8,20 @@ Axes: L context, C channels, H horizon, Q levels.
 
 from __future__ import annotations
 
+from time import perf_counter_ns
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
 from .manifest import Manifest
+from .stats import TOTAL
 
 if TYPE_CHECKING:
     from numpy.typing import NDArray
 
 _LARGEST_BITS = int(np.finfo(np.float32).max.view(np.uint32))
 _largest = np.maximum.reduce
+_greater = np.greater
 
 
 class Binding:
@@ -27,9 +30,15 @@ class Binding:
     Attributes:
         context: (1, L, C) float32, to be filled before `run`.
         time_s: (1,) float64, likewise; of a graph without a clock it plays no part.
+
+    Args:
+        ort: the module onnxruntime.
+        session: its session.
+        manifest: what the graph looks like.
+        runs: counters of how long runs took, see `Stats.row`.
     """
 
-    def __init__(self, ort: Any, session: Any, manifest: Manifest) -> None:
+    def __init__(self, ort: Any, session: Any, manifest: Manifest, runs: list[int]) -> None:
         self.context = np.zeros((1, manifest.context, len(manifest.channels)), dtype=np.float32)
         self.time_s = np.zeros(1, dtype=np.float64)
         shapes = manifest.output_shapes
@@ -42,8 +51,12 @@ class Binding:
         # All outputs in one piece: one copy takes them out, one look tells whether they are numbers.
         self._outputs = np.zeros(ends[-1], dtype=np.float32)
         self._context_bits = self.context.reshape(-1).view(np.uint32)
-        self._output_bits = self._outputs.view(np.uint32)
-        self._run = session.run_with_iobinding
+        # For `outputs_are_valid`: each number's bits beside the next one's, where both are of one step and channel.
+        bits, levels = self._outputs.view(np.uint32), len(manifest.levels)
+        self._here, self._next, self._highest = bits[:-1], bits[1:], bits[levels - 1 :: levels]
+        self._falls = np.zeros(len(bits) - 1, dtype=np.bool_)
+        self._any_within = ((np.arange(len(bits) - 1) + 1) % levels > 0).dot
+        self._run, self._runs = session.run_with_iobinding, runs
         self._bound = session.io_binding()
         inputs = {"context": self.context} | ({"time_s": self.time_s} if manifest.takes_time else {})
         for name, array in inputs.items():
@@ -58,12 +71,19 @@ class Binding:
         return bool(_largest(self._context_bits) <= _LARGEST_BITS)
 
     def outputs_are_valid(self) -> bool:
-        """Whether every number of the outputs is finite and not negative; False for -0.0 too."""
-        return bool(_largest(self._output_bits) <= _LARGEST_BITS)
+        """Whether all outputs are finite, not negative and non-decreasing over Q; False for some with -0.0 too."""
+        # Compared with their neighbours in one contiguous piece, a fourth of the time of `o[..., 1:] >= o[..., :-1]`.
+        # Where bits never fall, the highest level tells of all.
+        _greater(self._here, self._next, self._falls)
+        return not self._any_within(self._falls) and bool(_largest(self._highest) <= _LARGEST_BITS)
 
     def run(self) -> None:
-        """Run the graph on what the buffers hold."""
+        """Run the graph on what the buffers hold, and count how long it took."""
+        begun = perf_counter_ns()
         self._run(self._bound)
+        took_ns = perf_counter_ns() - begun
+        self._runs[took_ns.bit_length()] += 1
+        self._runs[TOTAL] += took_ns
 
     def outputs(self) -> dict[str, NDArray[np.float32]]:
         """Copies of the outputs by name: (H, C, Q), of `demand` (H, 2C, Q)."""

@@ -13,13 +13,16 @@ import re
 import sys
 import warnings
 from collections.abc import Iterator, Mapping, Sequence
+from time import perf_counter_ns
 from typing import TYPE_CHECKING, Any
 
 from .binding import Binding
 from .errors import ArtifactError, DeviceError, InputError, MissingDependencyError
 from .fields import plain
+from .forks import refuse_after_fork
 from .graph import check_graph_bytes
 from .manifest import Manifest
+from .stats import Stats
 
 if TYPE_CHECKING:
     import numpy as np
@@ -35,11 +38,13 @@ class Session:
     Attributes:
         device: `cpu` or `cuda:N`, read back from ONNX Runtime.
         providers: its execution providers, first choice first, read back too.
+        stats: counters of its runs.
     """
 
     def __init__(self, ort: Any, session: Any, manifest: Manifest) -> None:
         self._ort, self._session, self._manifest = ort, session, manifest
         self._run = session.run
+        self.stats = Stats()
         self._free: list[Binding] = []
         self._takes_time = manifest.takes_time
         self._outputs = list(manifest.outputs)
@@ -53,7 +58,7 @@ class Session:
         try:
             return self._free.pop()
         except IndexError:
-            return Binding(self._ort, self._session, self._manifest)
+            return Binding(self._ort, self._session, self._manifest, self.stats.row())
 
     def return_binding(self, binding: Binding) -> None:
         """Hand buffers on to the next taker."""
@@ -68,7 +73,10 @@ class Session:
         feed: dict[str, Any] = {"context": context}
         if self._takes_time:
             feed["time_s"] = time_s
-        return dict(zip(self._outputs, self._run(self._outputs, feed), strict=True))
+        begun = perf_counter_ns()
+        found = self._run(self._outputs, feed)
+        self.stats.count_batch(perf_counter_ns() - begun, len(context))
+        return dict(zip(self._outputs, found, strict=True))
 
 
 def devices() -> tuple[str, ...]:
@@ -131,7 +139,10 @@ def open_session(model: bytes, manifest: Manifest, *, device: str, threads: int,
                 "upgrade onnxruntime or export with an older --opset"
             ) from None
     _check_graph(session, manifest, where)
-    return Session(ort, session, manifest)
+    opened = Session(ort, session, manifest)
+    if threads > 1 or opened.device != "cpu":
+        refuse_after_fork(opened)
+    return opened
 
 
 def _parse_device(device: str) -> int:

@@ -3,9 +3,11 @@
 from __future__ import annotations
 
 import threading
+from dataclasses import replace
 from typing import TYPE_CHECKING, Any, TypeAlias
 
 from . import memory
+from .deadline import deadline, forecast_in_time
 from .fallback import fallback
 from .forecast import Forecast
 from .manifest import Manifest
@@ -68,13 +70,34 @@ class LiveStream:
         if self._serving.model.clock_due:
             self._serving.model.look_at_clock(float(start_s))
 
-    def forecast(self, now_s: float | None = None) -> Forecast:
+    def forecast(self, now_s: float | None = None, deadline_s: float | None = None) -> Forecast:
         """See `Predictor.forecast`."""
+        until = None if deadline_s is None else deadline(deadline_s)
         model = self._serving.model  # once: a swap meanwhile is the next forecast's
         asked = self.ask(model.manifest, now_s)
         if isinstance(asked, Forecast):
             return asked
+        if until is not None and asked[2]:
+            return forecast_in_time(model, self, asked, until)
         return self.settle(asked, model.answer(asked[0], asked[1]) if asked[2] else None)
+
+    def instead(self, asked: Asked) -> Forecast:
+        """What stands in for an answer that is late: the model's last one while it reaches ahead, or the fallback."""
+        history, _, _, stream, revision, seen, _, start_s, manifest = asked
+        with self._lock:
+            before, _, standing = self._standing or (0, None, None)
+            if self._stream is not stream:
+                standing = None
+        # No more revisions than steps seen: it is from after the last gap.
+        if standing is not None and standing.source.startswith("model") and revision - before <= seen:
+            if standing.step_s is None or standing.start_s is None or start_s is None:
+                reaches = revision - before < len(standing.values)
+            else:
+                reaches = start_s < standing.start_s + len(standing.values) * standing.step_s
+            if reaches:
+                return replace(standing, source=f"standing:{standing.source}")
+        values, source = fallback(history, manifest, seen=seen)
+        return Forecast.of(manifest, values, start_s=start_s, source=source, aggregates=None)
 
     def ask(self, manifest: Manifest, now_s: float | None) -> Forecast | Asked:
         """The first half of `forecast`: the one of this model that stands, or what it must be asked for another."""
@@ -114,6 +137,7 @@ class LiveStream:
             # One of a model that has left meanwhile is given and does not stand.
             if (standing is None or standing[0] <= revision) and self._serving.model.manifest is manifest:
                 self._standing = (revision, manifest, forecast)
+        self._serving.model.stats.count_source(source)
         return forecast
 
     def snapshot(self) -> bytes:

@@ -10,8 +10,9 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 
 from .artifact import MAX_GRAPH_BYTES, Artifact, open_artifact
+from .deadline import Worker
 from .device import Session, first_line, open_session
-from .errors import ArtifactError
+from .errors import ArtifactError, FcastError
 from .inputs import MAX_TIME_S, window, window_times
 from .manifest import Manifest
 
@@ -22,6 +23,7 @@ _GRAPH = "model.onnx"
 _EPOCH_FROM_S = 1e8
 """Seconds below this (March 1973) count from something else than 1970."""
 _FLOAT32 = np.dtype(np.float32)
+_INVALID = "gave numbers that are negative, not finite, or not in the order of the levels"
 
 
 class Model:
@@ -49,6 +51,7 @@ class Model:
         self._shape = self.manifest.context, len(self.manifest.channels)
         self._shapes = self.manifest.output_shapes
         self._takes_time = self.manifest.takes_time
+        self.stats, self.worker = self.session.stats, Worker()
         self.window_numbers = self._shape[0] * self._shape[1]
         self._warned = False
         # Whether the first time given is still to be looked at.
@@ -109,21 +112,22 @@ class Model:
 
         It never raises: the hot loop goes on without the model.
         """
-        bound = self.session.take_binding()
         try:
-            bound.context[0] = window
-            if self._takes_time:
-                bound.time_s[0] = time_s
-            bound.run()
-            found = bound.outputs()
-            valid = bound.outputs_are_valid()
+            bound = self.session.take_binding()
+            try:
+                bound.context[0] = window
+                if self._takes_time:
+                    bound.time_s[0] = time_s
+                bound.run()
+                found = bound.outputs()
+                valid = bound.outputs_are_valid()
+            finally:
+                self.session.return_binding(bound)
         except Exception as error:  # onnxruntime's classes stand under Exception alone
-            self._warn(f"failed with {first_line(error)}")
+            self._fail("error", f"failed with {first_line(error)}")
             return None
-        finally:
-            self.session.return_binding(bound)
-        if not valid and not all(((o >= 0) & np.isfinite(o)).all() for o in found.values()):  # -0.0 is 0 too
-            self._warn("gave numbers that are negative or not finite")
+        if not valid and not all(_rows_are_valid(o[None])[0] for o in found.values()):  # -0.0 is 0 too
+            self._fail("invalid", _INVALID)
             return None
         return found
 
@@ -134,21 +138,23 @@ class Model:
         try:
             found = self.run(windows, np.array(times, dtype=np.float64) if self._takes_time else None)
         except Exception as error:  # as above
-            self._warn(f"failed with {error}")
+            self._fail("error", f"failed with {first_line(error)}")
             return [None] * len(windows)
-        valid = [((o >= 0) & np.isfinite(o)).reshape(len(windows), -1).all(axis=1) for o in found.values()]
-        if not (good := np.logical_and.reduce(valid)).all():
-            self._warn("gave numbers that are negative or not finite")
+        if not (good := np.logical_and.reduce([_rows_are_valid(o) for o in found.values()])).all():
+            self._fail("invalid", _INVALID)
         # Copies: a view would keep all B of them alive.
         return [{name: o[i].copy() for name, o in found.items()} if ok else None for i, ok in enumerate(good)]
 
-    def _failed(self, error: Exception) -> ArtifactError:
+    def _failed(self, error: Exception) -> FcastError:
         """What onnxruntime raises while it runs, whose classes stand under Exception alone."""
+        if isinstance(error, FcastError):
+            return error
         return ArtifactError(
             f"{self.where}: expected a graph that runs, got {first_line(error)}; see whether fcast-verify passes here"
         )
 
-    def _warn(self, what: str) -> None:
+    def _fail(self, reason: str, what: str) -> None:
+        self.stats.count_failure(reason)
         if not self._warned:
             self._warned = True
             warnings.warn(
@@ -167,3 +173,12 @@ class Model:
                 RuntimeWarning,
                 stacklevel=stacklevel,
             )
+
+
+def _rows_are_valid(output: NDArray[np.float32]) -> NDArray[np.bool_]:
+    """(B,): whether all of a row of (B, H, C, Q) is finite, not negative and non-decreasing over Q."""
+    with np.errstate(invalid="ignore"):
+        good = np.isfinite(output) & (output >= 0)
+        good[..., 1:] &= output[..., 1:] >= output[..., :-1]
+    found: NDArray[np.bool_] = np.logical_and.reduce(good.reshape(len(output), -1), axis=1)
+    return found

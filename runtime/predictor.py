@@ -163,7 +163,7 @@ class Predictor:
         """
         self._live.observe_bin(start_s, requests, request_tokens, response_tokens)
 
-    def forecast(self, now_s: float | None = None) -> Forecast:
+    def forecast(self, now_s: float | None = None, deadline_s: float | None = None) -> Forecast:
         """Forecast for the observed stream; without enough history, from a fallback that `source` names.
 
         The forecast before is returned again when nothing it depends on has changed.
@@ -172,11 +172,14 @@ class Predictor:
             now_s: the time, on the clock of the observations. It finishes the bins of a `load` series that have ended
                 since the last request, and ends the history when the silence is longer than gap_s. A time before
                 one seen counts as that one, so that threads need no common order.
+            deadline_s: how long the call may take. A model that needs longer runs on in a thread beside, and its answer
+                stands once it is there. Returned in time is its last one while that reaches ahead, with the `source`
+                `standing:model`, or else a fallback.
 
         Raises:
-            InputError: `now_s` is no time.
+            InputError: `now_s` is no time, or `deadline_s` no number of seconds from 0.
         """
-        return self._live.forecast(now_s)
+        return self._live.forecast(now_s, deadline_s)
 
     def stream(self, key: Hashable) -> LiveStream:
         """The stream of a key, made at the first use: observe, observe_bin and forecast as here, on its own.
@@ -217,6 +220,11 @@ class Predictor:
     def keys(self) -> list[Hashable]:
         """The keys of all streams, those asked for the longest ago first."""
         return [key for key, _ in self._streams.items()]
+
+    def stats(self) -> dict[str, Any]:
+        """What the model in service did since it was loaded, for all streams together; docs/runtime.md has the keys."""
+        model = self._model
+        return {"name": model.manifest.name, "version": model.manifest.version} | model.stats.read()
 
     def snapshot(self) -> bytes:
         """What all streams remember, also the predictor's own: bytes to go on from after a restart, see `restore`.

@@ -150,7 +150,7 @@ def test_a_model_that_gives_no_numbers_is_named_once_and_the_fallback_forecasts(
     predictor = Predictor(folder, device="cpu")
     for i in range(10):
         predictor.observe_bin(10.0 * i, 3)
-    with pytest.warns(RuntimeWarning, match="model.onnx: the model gave numbers that are negative or not finite"):
+    with pytest.warns(RuntimeWarning, match="model.onnx: the model gave numbers that are negative, not finite"):
         forecast = predictor.forecast()
     assert forecast.source.startswith("fallback:")
     assert np.isfinite(forecast.values).all()

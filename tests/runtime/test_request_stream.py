@@ -209,7 +209,7 @@ def test_time_may_begin_below_zero(requests: Predictor) -> None:
 
 def test_a_model_that_is_not_finite_is_replaced_and_never_raises(requests: Predictor) -> None:
     feed(requests, np.arange(17.0), np.full((17, 2), np.finfo(np.float32).max))
-    with pytest.warns(RuntimeWarning, match=r"model.onnx: the model gave numbers that are negative or not finite"):
+    with pytest.warns(RuntimeWarning, match=r"model.onnx: the model gave numbers that are negative, not finite"):
         forecast = requests.forecast()
     assert forecast.source == "fallback:empirical"
     assert np.isfinite(forecast.values).all()

@@ -112,7 +112,7 @@ def test_a_forecast_that_is_not_finite_takes_no_other_along(requests: Predictor)
         feed(requests.stream(key), "requests", 17, seed=key)
     for i in range(17, 40):
         requests.stream(1).observe(float(i), largest, largest)
-    with pytest.warns(RuntimeWarning, match="gave numbers that are negative or not finite"):
+    with pytest.warns(RuntimeWarning, match="gave numbers that are negative, not finite"):
         found = requests.forecast_many(range(3))
     assert [found[key].source for key in range(3)] == ["model", "fallback:empirical", "model"]
     assert np.isfinite(found[1].values).all()
