@@ -2,9 +2,10 @@
 
     python -m benchmarks.hot_swap [ARTIFACT] [--swaps 50] [--rounds 5] [--json]
 
-A thread observes and forecasts without a pause, by turns in three settings: alone; beside a thread that swaps between
-two versions with `reload` (each time hashed, opened and run on all its goldens); and beside one that does nothing but
-open and drop as many bare sessions of the same graph, which is what ONNX Runtime itself costs its process.
+A thread observes and forecasts without a pause, by turns in four settings: alone; beside a thread that swaps between
+two versions with `reload` (each time hashed, opened and run on all its goldens); beside one that opens and drops as
+many bare sessions of the same graph, which is what ONNX Runtime itself costs its process; and beside one that hashes
+for as long, without the interpreter, which is what any other thread costs where cores are few.
 
 A forecast is late when it takes more than twice the median of those made alone, longer by a run of the model. On shared
 cores the worst of all is the system's: what a swap adds is seen in the latest forecast of each one, by the median of
@@ -14,6 +15,7 @@ all swaps, beside the latest in as many spans of the same length alone.
 from __future__ import annotations
 
 import gc
+import hashlib
 import json
 import shutil
 import statistics
@@ -26,12 +28,13 @@ from pathlib import Path
 from typing import Any, TypeAlias
 
 import click
+import numpy as np
 
 from benchmarks.machine import describe_machine
 
 ROOT = Path(__file__).resolve().parent.parent
 DEFAULT = ROOT / "tests" / "runtime" / "artifacts" / "requests"
-SETTINGS = "alone", "bare sessions", "swaps"
+SETTINGS = "alone", "hashing", "bare sessions", "swaps"
 Sample: TypeAlias = "tuple[int, int]"
 """When it began, and how long it took, in nanoseconds."""
 
@@ -59,7 +62,7 @@ def main(artifact: str, swaps: int, rounds: int, as_json: bool) -> None:
         click.echo(f"{name:<26}" + "".join(f"{v:>{len(head) + 4}}" for head, v in zip(heads, values, strict=True)))
     click.echo(
         f"{result['swaps']} swaps, {result['swap_ms']:.1f} ms each (median); {result['lost']} forecasts lost: "
-        "not from the model, or not of the last request"
+        f"not from the model, or not of the last request; a model kept takes {result['kept_bytes'] / 1e6:.1f} MB"
     )
 
 
@@ -92,6 +95,7 @@ def measure(artifact: Path, *, swaps: int, rounds: int) -> dict[str, Any]:
         "swaps": lambda: predictor.reload(3 - predictor.manifest["version"]),
         "alone": lambda: time.sleep(took_s),
         "bare sessions": lambda: _bare_session(graph),
+        "hashing": lambda: _hash(took_s),
     }
     samples: dict[str, list[Sample]] = {name: [] for name in settings}
     spans: dict[str, list[Sample]] = {name: [] for name in settings}
@@ -111,9 +115,28 @@ def measure(artifact: Path, *, swaps: int, rounds: int) -> dict[str, Any]:
         "swaps": len(spans["swaps"]),
         "swap_ms": statistics.median(ns for _, ns in spans["swaps"]) / 1e6,
         "lost": host.lost,
+        "kept_bytes": _bytes_of_a_model(artifact),
         "settings": {name: _describe(samples[name], spans[name], late_ns=2 * usual) for name in SETTINGS},
         "machine": describe_machine(),
     }
+
+
+def _bytes_of_a_model(artifact: Path) -> float:
+    """What one more open model adds to the process's RSS: the mean of ten, each run once."""
+    from runtime.model import Model
+
+    models, before = [], _rss_bytes()
+    for _ in range(10):
+        models.append(Model(artifact, version=1, device="cpu", threads=1))
+        m = models[-1].manifest
+        window = np.ones((m.context, len(m.channels)), np.float32)
+        models[-1].outputs(window, 1.7e9 if m.takes_time else None)
+    return (_rss_bytes() - before) / len(models)
+
+
+def _rss_bytes() -> int:
+    lines = Path("/proc/self/status").read_text(encoding="ascii").splitlines()
+    return 1024 * next(int(line.split()[1]) for line in lines if line.startswith("VmRSS"))
 
 
 class _Beside(threading.Thread):
@@ -163,6 +186,12 @@ class _Host:
         else:
             self._predictor.observe(self._at * self._step_s, *self._row)
         self._at += 1
+
+
+def _hash(seconds: float) -> None:
+    end_s = time.monotonic() + seconds
+    while time.monotonic() < end_s:
+        hashlib.sha256(bytes(1 << 18))
 
 
 def _bare_session(graph: bytes) -> None:

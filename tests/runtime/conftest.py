@@ -7,6 +7,7 @@ import inspect
 import json
 import shutil
 from collections.abc import Callable
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -70,6 +71,14 @@ def edited(copied: Callable[[str], Path]) -> Callable[..., Path]:
         return folder
 
     return edit
+
+
+@pytest.fixture
+def publish(tmp_path: Path) -> Callable[..., Path]:
+    """Puts a version of `requests` into an artifact of this test's own, see versions.py."""
+    from tests.runtime.versions import publish_under
+
+    return partial(publish_under, tmp_path)
 
 
 def cli_runner() -> CliRunner:
