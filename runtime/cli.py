@@ -2,9 +2,11 @@
 
 from __future__ import annotations
 
+import contextlib
 import os
 import sys
 import warnings
+from collections.abc import Iterator
 from typing import Any
 
 import click
@@ -45,6 +47,17 @@ class Command(click.Command):
             _drop_stdout()
             click.echo(f"Error: stdout: expected room to write, got {error.strerror or error}", err=True)
             sys.exit(1)
+
+
+@contextlib.contextmanager
+def stdout_to_stderr() -> Iterator[None]:
+    """Keep stdout, where results go, from what onnxruntime prints there while it loads a model.
+
+    `preload_dlls` does, and older sessions do. Only a program of ours may turn its own stdout: in a host the turn would
+    catch the prints of other threads too.
+    """
+    with contextlib.redirect_stdout(sys.stderr):
+        yield
 
 
 def warn(text: str) -> None:

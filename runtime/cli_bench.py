@@ -14,7 +14,7 @@ import click
 from .bench import ROUNDS
 from .bench_artifact import bench_artifact
 from .bench_extras import bench_extra
-from .cli import Command, warn
+from .cli import Command, stdout_to_stderr, warn
 from .errors import MissingDependencyError
 
 _HEAD = (
@@ -90,16 +90,17 @@ def main(
         drawing.require_matplotlib()
     elif picture is not None:
         raise MissingDependencyError("--plot: expected the distribution fcast, got a copied folder; pip install fcast")
-    result = bench_artifact(
-        artifact,
-        device=device,
-        threads=threads,
-        batches=batches,
-        calls=calls,
-        paced_ms=paced_ms,
-        progress=_bar,
-        warn=warn,
-    )
+    with stdout_to_stderr():
+        result = bench_artifact(
+            artifact,
+            device=device,
+            threads=threads,
+            batches=batches,
+            calls=calls,
+            paced_ms=paced_ms,
+            progress=_bar,
+            warn=warn,
+        )
     click.echo(json.dumps(result, indent=1) if as_json else "\n".join(table(result)))
     if drawing is not None:
         drawing.plot(_title(result), result["runs"], picture)

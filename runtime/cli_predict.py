@@ -10,7 +10,7 @@ from typing import Any
 import click
 
 from .bins import on_edge
-from .cli import Command, warn
+from .cli import Command, stdout_to_stderr, warn
 from .cli_snapshot import SnapshotFile
 from .errors import InputError
 from .forecast import Forecast
@@ -68,7 +68,8 @@ def main(artifact: str, device: str, every: int, format_: str, keep_going: bool,
       zcat counts.csv.gz | fcast-predict artifacts/load
       tail -f requests.jsonl | fcast-predict artifacts/gru --every 100 --keep-going
     """
-    predictor = Predictor(artifact, device=device)
+    with stdout_to_stderr():
+        predictor = Predictor(artifact, device=device)
     with SnapshotFile(snapshot, predictor) as file:
         read, bad = _answer(predictor, file, every=every, format_=format_, keep_going=keep_going)
     if not read:

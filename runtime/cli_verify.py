@@ -7,7 +7,7 @@ import sys
 
 import click
 
-from .cli import Command
+from .cli import Command, stdout_to_stderr
 from .verify import EVERY, Verification, verify
 
 
@@ -43,7 +43,8 @@ def main(artifact: str, device: str, rtol: float | None, atol: float | None, as_
       fcast-verify artifacts/gru
       fcast-verify artifacts/gru/3 --device cuda --json
     """
-    result = verify(artifact, device=device, rtol=rtol, atol=atol)
+    with stdout_to_stderr():
+        result = verify(artifact, device=device, rtol=rtol, atol=atol)
     click.echo(json.dumps(result.to_dict(), indent=2) if as_json else "\n".join(_table(result)))
     for problem in result.problems:
         click.echo(f"Error: {problem}", err=True)

@@ -8,11 +8,9 @@ The CUDA branch has not been run on a GPU; its decisions are tested with a stand
 
 from __future__ import annotations
 
-import contextlib
 import re
-import sys
 import warnings
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from time import perf_counter_ns
 from typing import TYPE_CHECKING, Any
 
@@ -176,8 +174,7 @@ def _create(ort: Any, model: bytes, providers: Sequence[Any], threads: int) -> A
     options.add_session_config_entry("session.load_model_format", "ONNX")
     for scope in ("intra_op", "inter_op"):
         options.add_session_config_entry(f"session.{scope}.allow_spinning", "0")
-    with _stdout_to_stderr():
-        session = ort.InferenceSession(model, options, providers=list(providers), enable_fallback=0)
+    session = ort.InferenceSession(model, options, providers=list(providers), enable_fallback=0)
     session.disable_fallback()  # nor may a failing call move to another device later
     return session
 
@@ -191,9 +188,8 @@ def _create_cuda(ort: Any, model: bytes, index: int, threads: int) -> tuple[Any,
         "arena_extend_strategy": "kSameAsRequested",
     }
     try:
-        with _stdout_to_stderr():
-            if hasattr(ort, "preload_dlls"):
-                ort.preload_dlls()
+        if hasattr(ort, "preload_dlls"):
+            ort.preload_dlls()
         session = _create(ort, model, [(_CUDA, settings), _CPU], threads)
     except Exception as error:  # as above; also what preload_dlls lets through
         return None, first_line(error)
@@ -201,13 +197,6 @@ def _create_cuda(ort: Any, model: bytes, index: int, threads: int) -> tuple[Any,
     if not providers or providers[0] != _CUDA:
         return None, f"a session on {', '.join(providers) or 'no provider'}"
     return session, ""
-
-
-@contextlib.contextmanager
-def _stdout_to_stderr() -> Iterator[None]:
-    # preload_dlls and older sessions, on the CPU too, print their troubles on stdout, where a pipe's results go.
-    with contextlib.redirect_stdout(sys.stderr):
-        yield
 
 
 def first_line(error: Exception) -> str:

@@ -9,11 +9,15 @@ from pathlib import Path
 from types import SimpleNamespace
 from typing import Any
 
+import click
 import numpy as np
 import pytest
+from click.testing import CliRunner
 
 from runtime import ArtifactError, DeviceError, InputError, MissingDependencyError, Predictor
 from runtime.artifact import open_artifact
+from runtime.cli_predict import main as predict_command
+from runtime.cli_verify import main as verify_command
 from runtime.device import Session, open_session
 from runtime.manifest import Manifest
 from tests.runtime.conftest import ARTIFACTS, replace_file
@@ -166,11 +170,21 @@ def test_a_session_is_quiet_single_threaded_and_never_moves_by_itself(opened: An
     assert not fake.sessions[0].may_fall_back
 
 
-def test_what_cuda_prints_stays_off_stdout(opened: Any, capsys: pytest.CaptureFixture[str]) -> None:
+@pytest.mark.parametrize("command", [predict_command, verify_command], ids=["predict", "verify"])
+def test_what_onnxruntime_prints_stays_off_a_commands_stdout(
+    command: click.Command, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setitem(sys.modules, "onnxruntime", FakeOnnxruntime("raises"))  # type: ignore[arg-type]
+    done = CliRunner().invoke(command, [str(ARTIFACTS / "requests"), "--device", "cuda"])
+    assert (done.exit_code, done.stdout) == (1, "")
+    assert done.stderr.startswith("Failed to load libcudnn.so.9\nError: device: expected 'cuda' to run the model")
+
+
+def test_a_host_keeps_its_stdout(opened: Any, capsys: pytest.CaptureFixture[str]) -> None:
+    before = sys.stdout
     opened("works", "cuda")
-    out, err = capsys.readouterr()
-    assert out == ""
-    assert "libcudnn" in err
+    assert sys.stdout is before
+    assert capsys.readouterr() == ("Failed to load libcudnn.so.9\n", "")
 
 
 @pytest.mark.parametrize("device", ["gpu", "CUDA", "cuda:", "cuda:-1", "cuda:x", "", "cpu ", None, 0])
