@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+from collections.abc import Iterator
 from dataclasses import replace
 from pathlib import Path
 
@@ -12,6 +13,7 @@ from torch import nn
 
 from export.artifact import export_checkpoint
 from export.parity import RTOL, SCALED
+from training import registry
 from training.compare import train_models
 from training.config import build_runs
 from training.registry import register_model
@@ -44,8 +46,8 @@ def silent(*_: object) -> None:
     """Shows nothing of a training's progress."""
 
 
-@pytest.fixture(scope="session")
-def every_run(tmp_path_factory: pytest.TempPathFactory) -> Path:
+@pytest.fixture(scope="module")
+def every_run(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Path]:
     """One short run of every model, of both kinds of series."""
     register_model(OWN)(Convolution)  # not on import, where tests of all registered models would collect it
     out, trace = tmp_path_factory.mktemp("every"), synthesize(days=0.1, rate_per_s=0.1, seed=0)
@@ -63,7 +65,8 @@ def every_run(tmp_path_factory: pytest.TempPathFactory) -> Path:
                 ensemble=names[0] == "dlinear",
                 on_model=lambda name: (silent, silent),
             )
-    return out
+    yield out
+    del registry._models[OWN]
 
 
 @pytest.mark.parametrize(("series", "name"), [(series, name) for series, names in NAMES.items() for name in names])
