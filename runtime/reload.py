@@ -115,10 +115,11 @@ class Reload:
                     "open it with a Predictor of its own"
                 )
         model = Model(artifact, version=None, device=serving.session.device, threads=self._threads)
-        due, model.clock_due = model.clock_due, False  # goldens are not the host's times
+        due, model.clock_due = model.clock_due, False  # goldens are not the host's times, nor its runs
         if problems := verify_model(model).problems:
             more = f" (and {len(problems) - 1} more: fcast-verify {model.folder})" if len(problems) > 1 else ""
             raise ArtifactError(problems[0] + more)
+        model.stats.clear()
         model.clock_due = due and (serving.clock_due or not serving.manifest.takes_time)
         return model
 

@@ -59,6 +59,12 @@ class Stats:
         with self.lock:
             self.failures[reason] += 1
 
+    def clear(self) -> None:
+        """Begin at 0; before the model is in service."""
+        for row in (*self._rows, self.batches):
+            row[:] = [0] * len(row)
+        self.windows = 0
+
     def read(self) -> dict[str, Any]:
         """See `Predictor.stats`."""
         single = [sum(counts) for counts in zip(*self._rows, strict=True)] or [0] * (TOTAL + 1)

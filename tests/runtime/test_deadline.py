@@ -81,6 +81,22 @@ def test_the_forecast_before_stands_in_while_it_reaches_ahead(
     assert wait_for(requests, "model").start_s == 23.0
 
 
+def test_over_a_swap_the_forecast_of_the_version_before_stands_in(
+    artifacts: Any, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    p = Predictor(artifacts / "requests", version=1, device="cpu")
+    feed(p, 20)
+    before = p.forecast()
+    p.reload(2)
+    go_on, run = threading.Event(), Binding.run
+    monkeypatch.setattr(Binding, "run", lambda self: (go_on.wait(20), run(self))[1])
+    late = p.forecast(deadline_s=0)
+    assert (late.source, late.values is before.values) == ("standing:model", True)
+    go_on.set()
+    context = p._live._stream.steps.last().copy()
+    np.testing.assert_array_equal(wait_for(p, "model").values, p.predict(context))
+
+
 def test_a_forecast_from_before_a_gap_does_not_stand_in(load: Predictor, held: threading.Event) -> None:
     held.set()
     for i in range(14):

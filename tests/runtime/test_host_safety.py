@@ -173,6 +173,20 @@ def test_the_histogram_holds_every_time_below_its_bound() -> None:
         assert found[name] <= 2.0 * true or found[name] in (BOUNDS_S[0], float("inf"))
 
 
+def test_each_version_has_counters_of_its_own_which_its_goldens_do_not_move(artifacts: Path) -> None:
+    p = Predictor(artifacts / "requests", version=1, device="cpu")
+    context = np.ones((16, 3), np.float32)
+    p.predict(context)
+    assert p.reload(2)
+    found = p.stats()
+    assert (found["version"], found["runs"]["count"], found["batch_runs"]["windows"]) == (2, 0, 0)
+    assert found["batch_runs"]["total_s"] == found["runs"]["total_s"] == 0
+    p.predict(context), p.predict(context)
+    assert p.stats()["runs"]["count"] == 2
+    p.rollback()
+    assert (p.stats()["version"], p.stats()["runs"]["count"]) == (1, 1)
+
+
 def test_stats_of_a_new_predictor_are_empty(requests: Predictor) -> None:
     found = requests.stats()
     assert found["runs"]["count"] == found["batch_runs"]["count"] == 0
