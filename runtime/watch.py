@@ -38,8 +38,9 @@ class Watch:
 
     def close(self) -> None:
         """Stop, after a look under way."""
-        self._stop.set()
-        self._thread.join()
+        if self._thread.is_alive():  # not in a forked child, where nobody would let go of what the thread held
+            self._stop.set()
+            self._thread.join()
         atexit.unregister(self.close)
 
 

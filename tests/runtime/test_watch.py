@@ -5,12 +5,15 @@ from __future__ import annotations
 import gc
 import os
 import shutil
+import subprocess
 import sys
+import textwrap
 import threading
 import time
 import warnings
 import weakref
 from collections.abc import Callable
+from pathlib import Path
 from typing import Any
 
 import pytest
@@ -18,6 +21,8 @@ import pytest
 from runtime import InputError, Predictor
 from tests.runtime.conftest import ARTIFACTS
 from tests.runtime.versions import Publish, assert_forecasts_of, cut_model, feed
+
+ROOT = Path(__file__).parents[2]
 
 
 def wait_for(true: Callable[[], Any]) -> None:
@@ -152,3 +157,19 @@ def test_a_forked_child_forecasts_reloads_and_may_watch(publish: Publish) -> Non
             finally:
                 os._exit(code)
         assert os.waitpid(child, 0)[1] == 0
+
+
+def test_a_process_ends_with_its_watch_at_work(tmp_path: Path) -> None:
+    code = """
+    import sys
+    from pathlib import Path
+    from runtime import Predictor
+    from tests.runtime.versions import publish_under
+    predictor = Predictor(publish_under(Path(sys.argv[1]), 1), device="cpu")
+    predictor.watch(every_s=0.0001)
+    for version in range(2, 6):
+        publish_under(Path(sys.argv[1]), version)
+    """
+    command = [sys.executable, "-c", textwrap.dedent(code), tmp_path]
+    done = subprocess.run(command, cwd=ROOT, env=os.environ | {"PYTHONPATH": str(ROOT)}, capture_output=True, text=True)
+    assert (done.returncode, done.stderr) == (0, "")
