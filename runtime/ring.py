@@ -36,10 +36,13 @@ class Ring:
         """Add a row; O(1)."""
         cells, cell = self._cells, self._at * self._width
         twin = cell + self.length * self._width
-        for value in row:
-            cells[cell] = cells[twin] = value
-            cell += 1
-            twin += 1
+        if self._width == 3:  # nearly every series: half the time of the loop
+            cells[cell] = cells[twin] = row[0]
+            cells[cell + 1] = cells[twin + 1] = row[1]
+            cells[cell + 2] = cells[twin + 2] = row[2]
+        else:
+            for i, value in enumerate(row):
+                cells[cell + i] = cells[twin + i] = value
         self._at = (self._at + 1) % self.length
         self.seen += 1
 

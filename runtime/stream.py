@@ -19,9 +19,11 @@ from typing import Any, Protocol
 from .bins import bin_of_start, bin_of_time, on_edge
 from .errors import InputError
 from .fields import show
-from .inputs import MAX_VALUE, number, seconds
+from .inputs import MAX_TIME_S, MAX_VALUE, number, seconds
 from .manifest import Manifest
 from .ring import Ring
+
+_PLAIN = frozenset((float, int))
 
 
 class Stream(Protocol):
@@ -83,8 +85,23 @@ class RequestStream:
 
     def observe(self, timestamp_s: float, request_tokens: float | None, response_tokens: float | None) -> None:
         """Add the step that this request ends; the first one, also after a gap, ends none."""
-        now_s = seconds("timestamp_s", timestamp_s)
         last_s = self.start_s
+        # The way of the hot loop, without a call for each number; whatever is unusual goes the long way below.
+        if (
+            last_s is not None
+            and type(timestamp_s) is float
+            and type(request_tokens) in _PLAIN
+            and type(response_tokens) in _PLAIN
+            and 0.0 <= timestamp_s - last_s <= self._gap_s
+            and timestamp_s <= MAX_TIME_S
+            and 0 <= request_tokens <= MAX_VALUE  # type: ignore[operator]  # None is not plain
+            and 0 <= response_tokens <= MAX_VALUE  # type: ignore[operator]
+        ):
+            self.steps.push((timestamp_s - last_s, request_tokens, response_tokens))  # type: ignore[arg-type]
+            self.start_s = timestamp_s
+            self.revision += 1
+            return
+        now_s = seconds("timestamp_s", timestamp_s)
         if last_s is not None and now_s < last_s:
             raise InputError(
                 f"timestamp_s: expected a time not before {last_s!r}, the last request's, got {now_s!r}; "
