@@ -23,6 +23,7 @@ import click
 import numpy as np
 
 from runtime import ArtifactError, Predictor
+from runtime.cli import stdout_to_stderr
 from runtime.cli_predict import main as fcast_predict
 from runtime.cli_verify import main as fcast_verify
 from runtime.golden import Golden
@@ -41,7 +42,7 @@ Verdict = dict[str, "str | None"]
 def judge(case: str, folder: Path, golden: Golden) -> Verdict:
     """What opening, asking and verifying say: the text of the refusal, or None. Anything else raised is a bug."""
     mark = folder.parents[2] / EXECUTED
-    with watching(outside(folder)) as opened, swapping(case, folder):
+    with watching(outside(folder)) as opened, swapping(case, folder), stdout_to_stderr():
         found = {**open_and_ask(folder, golden), "verify": verified(folder)}
         # A version that is a link is the reader's own choice.
         assert not opened() or case == "version: a link out", "a file outside the artifact was opened"

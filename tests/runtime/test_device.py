@@ -12,7 +12,6 @@ from typing import Any
 import click
 import numpy as np
 import pytest
-from click.testing import CliRunner
 
 from runtime import ArtifactError, DeviceError, InputError, MissingDependencyError, Predictor
 from runtime.artifact import open_artifact
@@ -20,7 +19,7 @@ from runtime.cli_predict import main as predict_command
 from runtime.cli_verify import main as verify_command
 from runtime.device import Session, open_session
 from runtime.manifest import Manifest
-from tests.runtime.conftest import ARTIFACTS, replace_file
+from tests.runtime.conftest import ARTIFACTS, cli_runner, replace_file
 
 CPU, CUDA = "CPUExecutionProvider", "CUDAExecutionProvider"
 
@@ -175,7 +174,7 @@ def test_what_onnxruntime_prints_stays_off_a_commands_stdout(
     command: click.Command, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setitem(sys.modules, "onnxruntime", FakeOnnxruntime("raises"))  # type: ignore[arg-type]
-    done = CliRunner().invoke(command, [str(ARTIFACTS / "requests"), "--device", "cuda"])
+    done = cli_runner().invoke(command, [str(ARTIFACTS / "requests"), "--device", "cuda"])
     assert (done.exit_code, done.stdout) == (1, "")
     assert done.stderr.startswith("Failed to load libcudnn.so.9\nError: device: expected 'cuda' to run the model")
 
