@@ -15,8 +15,9 @@ import torch
 
 from export import parity
 from export.attempts import first_accepted
+from export.candidates import ONNX, TORCHSCRIPT
 from export.exporters import AUTO, DEFAULT_OPSET, exporters_for
-from export.gate import TORCHSCRIPT, prove
+from export.gate import prove
 from export.lean import lean
 from export.manifest import graph_metadata, json_bytes, manifest_bytes, manifest_facts
 from export.precision import FP32
@@ -29,7 +30,7 @@ from export.triton import MAX_BATCH, config_pbtxt
 from training.checkpoint import Checkpoint, load_checkpoint
 from training.errors import ConfigError
 
-ONNX, STATIC = "model.onnx", "model.batch{}.onnx"
+STATIC = "model.batch{}.onnx"
 GOLDEN, PARITY, MANIFEST = "golden.npz", "parity.json", "manifest.json"
 FORMATS = ("onnx", "torchscript")
 _GOLDEN_WINDOWS = 64

@@ -145,6 +145,7 @@ def _parity(published: Published) -> dict[str, dict[str, Any]]:
             "max_rel": max(check.max_rel for check in checks),
             "max_abs": largest.max_abs,
             "max_abs_channel": largest.max_abs_channel,
+            "reference": largest.reference,
             "scaled": max(check.scaled for check in checks),
             "float32": max(check.float32 for check in checks),
             "used": max(check.used for check in checks),
@@ -176,11 +177,12 @@ def _as_text(published: Published) -> str:
         lines.append(f"  {file:<16} {size / 1000:9.1f} kB")
     of = "" if published.precision is None else " in fp32"
     for form, row in _parity(published).items():
+        # A model that cannot run in float64 has itself as reference.
+        noise = f", where float32 torch does by {row['float32']:.1e}" if row["reference"] == "float64" else ""
         lines.append(
             f"  parity {form}{of}: {row['forecasts']} forecasts ({row['edge_forecasts']} of edge windows) differ from "
-            f"float64 torch by at most {row['scaled']:.1e} on the working scale, where float32 torch does by "
-            f"{row['float32']:.1e}; {row['max_abs']:.1e} absolute ({row['max_abs_channel']}); {row['used']:.0%} of the "
-            "tolerance"
+            f"{row['reference']} torch by at most {row['scaled']:.1e} on the working scale{noise}; "
+            f"{row['max_abs']:.1e} absolute ({row['max_abs_channel']}); {row['used']:.0%} of the tolerance"
         )
     if published.precision is not None:
         lines += _precision_lines(published.precision)

@@ -7,7 +7,7 @@ from pathlib import Path
 import numpy as np
 
 from export import parity
-from export.candidates import ONNX, TORCHSCRIPT, candidates
+from export.candidates import ONNX, candidates
 from export.compare import Judge
 from export.diverge import first_divergence
 from export.edge_windows import edge_windows, in_batches
@@ -17,8 +17,6 @@ from export.reference import make_reference
 from export.working_scale import working_scale
 from runtime import FcastError
 from training.checkpoint import Checkpoint
-
-__all__ = ["BATCHES", "TORCHSCRIPT", "prove"]
 
 BATCHES = (1, 2, 3, 17, 256)
 """What a scheduler sends, the smallest that is none, two that divide nothing, and `max_batch_size` of config.pbtxt."""

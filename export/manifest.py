@@ -16,38 +16,9 @@ from export.triton import config_pbtxt
 from training.checkpoint import Checkpoint
 
 SCHEMA = 1
-_FROM_CHECKPOINT = (
-    "kind",
-    "channels",
-    "units",
-    "clock",
-    "bin_s",
-    "step_s",
-    "gap_s",
-    "context",
-    "horizon",
-    "levels",
-    "prior",
-    "trace",
-    "scores",
-)
-_IN_GRAPH = (
-    "schema",
-    "kind",
-    "channels",
-    "units",
-    "clock",
-    "bin_s",
-    "step_s",
-    "gap_s",
-    "context",
-    "horizon",
-    "levels",
-    "architecture",
-    "precision",
-    "exporter",
-    "checkpoint_sha256",
-)
+_SERIES = ("kind", "channels", "units", "clock", "bin_s", "step_s", "gap_s", "context", "horizon", "levels")
+_FROM_CHECKPOINT = (*_SERIES, "prior", "trace", "scores")
+_IN_GRAPH = ("schema", *_SERIES, "architecture", "precision", "exporter", "checkpoint_sha256")
 _LIBRARIES = ("fcast", "numpy", "torch", "onnx", "onnxscript", "onnxslim", "onnxruntime", "onnxruntime-gpu")
 
 

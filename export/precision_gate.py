@@ -18,6 +18,7 @@ from typing import Any
 import numpy as np
 
 from export import parity
+from export.candidates import ONNX
 from export.edge_windows import edge_windows
 from export.errors import ExportError, ParityError
 from export.precision import CONVERSIONS, FP32, PRECISIONS, converted_share
@@ -33,7 +34,6 @@ from training.errors import ConfigError
 MAX_SKILL_LOSS = 0.01
 TOLERANCES = {"fp16": {"rtol": 0.01, "atol": 0.001}, "int8": {"rtol": 0.05, "atol": 0.02}}
 """Between batch sizes here, and between machines later; atol in units of a channel's mean."""
-_GRAPH = "model.onnx"
 _TIMED = {1: 300, 256: 8}  # batch -> calls of each graph
 _WARM_UP = 4
 
@@ -94,11 +94,11 @@ def convert_staged(
     names, edges = edge_windows(inputs, checkpoint.meta["channels"])
     everything = {key: np.concatenate((array, edges[key])) for key, array in inputs.items()}
     fp32 = Predictor(staged, device="cpu")
-    before = (staged / _GRAPH).stat().st_size
+    before = (staged / ONNX).stat().st_size
     scratch = staged.parent / "trial"
     scratch.mkdir()
     graph = convert_apart(CONVERSIONS[precision], staged, scratch, everything, precision=precision)
-    write_file(staged / _GRAPH, graph)
+    write_file(staged / ONNX, graph)
     seal()
     converted = Predictor(staged, device="cpu")
 

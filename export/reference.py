@@ -62,8 +62,8 @@ def make_reference(model: nn.Module, windows: Sequence[np.ndarray]) -> Reference
             torch_forecast(double)(*(array[:2] for array in wide))
         if not seen.narrow:
             return Reference(precision="float64", exact=_in_chunks(torch_forecast(double), wide), float32=float32)
-    except (RuntimeError, TypeError, ValueError, NotImplementedError):
-        pass  # a constant of another type in forward, say; float32 is what there is to compare with
+    except (RuntimeError, TypeError, ValueError):  # a constant of another type in forward, say
+        pass  # float32 is what there is to compare with, and the report says so
     exact = {name: output.astype(np.float64) for name, output in float32.items()}
     return Reference(precision="float32", exact=exact, float32=float32)
 

@@ -9,13 +9,14 @@ import re
 import subprocess
 import sys
 import warnings
+from dataclasses import replace
 from pathlib import Path
 
 import pytest
 from click.testing import CliRunner, Result
 
 from export import artifact
-from export.cli_export import main
+from export.cli_export import _as_text, main
 from export.exporters import AUTO, DEFAULT_OPSET
 from export.parity import ATOL, RTOL
 from runtime.verify import verify
@@ -32,6 +33,14 @@ def test_the_result_says_what_was_published_how_well_it_matches_and_what_next(lo
     for text in ("model.onnx", "model.pt", "parity onnx: ", "parity torchscript: ", "of edge windows", "fcast-verify"):
         assert text in result.stdout
     assert re.search(r"opset 20, exporter legacy, .* s: export .* s, gate .* s, publish .* s", result.stdout)
+
+
+@pytest.mark.parametrize("precision", ["float64", "float32"])
+def test_the_text_names_the_reference_that_was_there(requests_run: Path, tmp_path: Path, precision: str) -> None:
+    published = artifact.export_checkpoint(requests_run, out=tmp_path)
+    text = _as_text(replace(published, checks=[replace(check, reference=precision) for check in published.checks]))
+    assert f"differ from {precision} torch by at most" in text
+    assert ("where float32 torch does by" in text) == (precision == "float64")
 
 
 def test_json_is_one_object_on_stdout(requests_run: Path, tmp_path: Path) -> None:
@@ -121,7 +130,7 @@ class Absent:
         if name.partition(".")[0] in ("torch", "rich", "onnx", "pandas", "lightning_fabric", "safetensors"):
             raise ModuleNotFoundError(f"No module named {name!r}", name=name)
 sys.meta_path.insert(0, Absent())
-from export.cli_export import main
+from export.cli_export import _as_text, main
 main()
 """
 
