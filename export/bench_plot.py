@@ -44,7 +44,8 @@ def plot(title: str, runs: Sequence[Mapping[str, Any]], path: str | os.PathLike[
         names = [row["subject"] for row in run["rows"]]
         for key, mark, label in _MARKS:
             points = [(row[key], i) for i, row in enumerate(run["rows"]) if row[key] is not None]
-            axes.plot(*zip(*points, strict=True), mark, label=label, color="black" if key == "p50_us" else None)
+            us, rows = [us for us, _ in points], [i for _, i in points]
+            axes.plot(us, rows, mark, label=label, color="black" if key == "p50_us" else None)
         axes.hlines(range(len(names)), [r["p50_us"] for r in run["rows"]], [r["p99_us"] for r in run["rows"]], lw=0.8)
         axes.set(xscale="log", xlabel="µs a call", yticks=range(len(names)), yticklabels=names)
         axes.set_title(run["setting"], fontsize=9, loc="left")

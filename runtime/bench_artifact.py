@@ -12,9 +12,10 @@ from importlib.metadata import PackageNotFoundError, version
 from typing import Any
 
 from .artifact import Artifact, open_artifact
-from .bench import ROUNDS, measure, paced
+from .bench import ROUNDS, Subject, measure, paced
 from .bench_extras import bench_extra
 from .bench_start import measure_start
+from .bench_streams import stream_subjects
 from .bench_subjects import Windows, artifact_subjects
 from .errors import DeviceError
 from .golden import read_golden
@@ -22,6 +23,7 @@ from .predictor import Predictor
 
 _FEWEST_CALLS = 200
 _MOST_STARTS = 5
+_FEWEST_TURNS = 5
 _PACKAGES = ("fcast", "numpy", "onnxruntime", "onnxruntime-gpu", "torch")
 
 Progress = Callable[[str, int], AbstractContextManager[Callable[[int], None]]]
@@ -36,6 +38,7 @@ def bench_artifact(
     batches: Sequence[int],
     calls: int,
     paced_ms: float | None,
+    streams: int | None,
     progress: Progress,
     warn: Callable[[str], None],
 ) -> dict[str, Any]:
@@ -48,6 +51,7 @@ def bench_artifact(
         batches: windows in a call, each a setting.
         calls: of each subject at batch 1; of B windows a B-th, at least 200.
         paced_ms: also make a tenth of the calls at batch 1 with so many milliseconds of sleep before each.
+        streams: also forecast for so many streams, one by one and together; None for not.
         progress: shows it.
         warn: is told what is left out.
 
@@ -75,12 +79,16 @@ def bench_artifact(
         for number, pace_ms in paces:
             setting = f"{on}, {thread} thread{'s' * (thread > 1)}, batch {batch}"
             setting += f", {pace_ms:g} ms before each call" if pace_ms else ""
-            with progress(setting, len(subjects) * (ROUNDS + 1)) as tick:
-                asked = [paced(subject, pace_ms / 1e3) for subject in subjects] if pace_ms else subjects
-                timings = measure(asked, calls=number, tick=lambda: tick(1))
-            rows = [dataclasses.asdict(timing) for timing in timings]
-            facts = {"device": on, "threads": thread, "batch": batch, "paced_ms": pace_ms}
-            runs.append({"setting": setting, **facts, "rows": rows})
+            asked = [paced(subject, pace_ms / 1e3) for subject in subjects] if pace_ms else subjects
+            facts = {"device": on, "threads": thread, "batch": batch, "paced_ms": pace_ms, "streams": None}
+            runs.append(_run(setting, asked, facts, progress, calls=number))
+    if streams is not None:
+        for on, thread in [(d, t) for d in devices for t in threads]:
+            setting = f"{on}, {thread} thread{'s' * (thread > 1)}, {streams:,} streams, all of them a call"
+            asked = stream_subjects(path, device=on, threads=thread, streams=streams)
+            facts = {"device": on, "threads": thread, "batch": None, "paced_ms": None, "streams": streams}
+            number = max(_FEWEST_TURNS, calls // streams)
+            runs.append(_run(setting, asked, facts, progress, calls=number, rounds=min(ROUNDS, number)))
     with progress("cold start", 1) as tick:
         start = measure_start(found, pairs=max(1, min(_MOST_STARTS, calls // 1000)))
         tick(1)
@@ -92,6 +100,20 @@ def bench_artifact(
         "cold_start": start,
         "runs": runs,
     }
+
+
+def _run(
+    setting: str,
+    subjects: Sequence[Subject],
+    facts: dict[str, Any],
+    progress: Progress,
+    *,
+    calls: int,
+    rounds: int = ROUNDS,
+) -> dict[str, Any]:
+    with progress(setting, len(subjects) * (rounds + 1)) as tick:
+        timings = measure(subjects, calls=calls, rounds=rounds, tick=lambda: tick(1))
+    return {"setting": setting, **facts, "rows": [dataclasses.asdict(timing) for timing in timings]}
 
 
 def _devices(path: str | os.PathLike[str], device: str | None) -> list[str]:

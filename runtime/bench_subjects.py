@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import itertools
 import os
-from collections.abc import Callable, Iterable, Iterator
+from collections.abc import Callable, Iterable, Iterator, Mapping
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
@@ -16,6 +16,7 @@ import numpy as np
 from .artifact import MAX_GRAPH_BYTES, open_artifact
 from .bench import EMPTY, Subject
 from .golden import Golden, read_golden
+from .live import LiveStream
 from .predictor import Predictor
 
 if TYPE_CHECKING:
@@ -124,9 +125,8 @@ def observe(predictor: Predictor, windows: Windows) -> Subject:
 
 def observe_and_forecast(predictor: Predictor, windows: Windows) -> Subject:
     """One step more, a request or a bin, and the forecast that it makes necessary; the history is full."""
-    load = predictor.manifest["kind"] == "load"
-    take_in, forecast = predictor.observe_bin if load else predictor.observe, predictor.forecast
-    arguments = _bins(windows, predictor.manifest["bin_s"]) if load else _requests(windows)
+    take_in, arguments = feed(predictor, predictor.manifest, windows)
+    forecast = predictor.forecast
     for given in arguments(predictor.manifest["context"] + 2):
         take_in(*given)
 
@@ -135,6 +135,15 @@ def observe_and_forecast(predictor: Predictor, windows: Windows) -> Subject:
         forecast()
 
     return Subject(name=f"{take_in.__name__} + forecast", call=call, arguments=arguments)
+
+
+def feed(
+    stream: Predictor | LiveStream, manifest: Mapping[str, Any], windows: Windows
+) -> tuple[Callable[..., None], Callable[[int], list[tuple[float, ...]]]]:
+    """How a stream takes in a step, a request or a bin, and what gives the arguments of the next n of them."""
+    if manifest["kind"] == "load":
+        return stream.observe_bin, _bins(windows, manifest["bin_s"])
+    return stream.observe, _requests(windows)
 
 
 def _requests(windows: Windows) -> Callable[[int], list[tuple[float, ...]]]:

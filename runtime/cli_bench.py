@@ -55,6 +55,12 @@ def _numbers(_: click.Context, parameter: click.Parameter, value: str) -> list[i
     metavar="MS",
     help="Also time a tenth as many calls at batch 1, after a sleep of MS milliseconds each.",
 )
+@click.option(
+    "--streams",
+    type=click.IntRange(min=1, max=1_000_000),
+    metavar="N",
+    help="Also forecast for N streams, one by one and together.",
+)
 @click.option("--plot", "picture", type=click.Path(path_type=Path), help="Draw the percentiles into this file.")
 @click.option("--json", "as_json", is_flag=True, help="Print the result as JSON.")
 def main(
@@ -64,6 +70,7 @@ def main(
     batches: list[int],
     calls: int,
     paced_ms: float | None,
+    streams: int | None,
     picture: Path | None,
     as_json: bool,
 ) -> None:
@@ -77,12 +84,14 @@ def main(
 
     `predict` checks the window and copies the answer out; `observe + forecast` takes in one step and makes the
     forecast that follows from it; `an empty call` is what the timing itself costs. A scheduler that decides every few
-    milliseconds finds caches cold and a processor asleep: --paced 5 shows what a call costs then.
+    milliseconds finds caches cold and a processor asleep: --paced 5 shows what a call costs then. --streams 1000 gives
+    each of 1,000 streams a step and times the forecasts of all of them together.
 
     \b
     Examples:
       fcast-bench artifacts/gru
       fcast-bench artifacts/gru --batch 1 --paced 5
+      fcast-bench artifacts/gru --batch 1 --streams 1000
       taskset -c 0 fcast-bench artifacts/gru --threads 1,2 --plot latency.png --json > latency.json
     """
     drawing = None if picture is None else bench_extra("plot")
@@ -98,6 +107,7 @@ def main(
             batches=batches,
             calls=calls,
             paced_ms=paced_ms,
+            streams=streams,
             progress=_bar,
             warn=warn,
         )

@@ -13,6 +13,7 @@ from click.testing import Result
 from runtime import Predictor
 from runtime.artifact import open_artifact
 from runtime.bench import EMPTY, Subject, measure, paced
+from runtime.bench_streams import stream_subjects
 from runtime.bench_subjects import RAW, Windows, observe_and_forecast
 from runtime.cli_bench import main
 from runtime.golden import read_golden
@@ -102,9 +103,37 @@ def test_every_subject_stands_in_every_setting() -> None:
     assert "onnxruntime" in str(result["machine"]["versions"])
 
 
+@pytest.mark.parametrize("name", ["load", "requests"])
+def test_many_streams_are_asked_one_by_one_and_together(name: str) -> None:
+    done = invoke(name, "--batch", "1", "--streams", "70", "--json")
+    assert done.exit_code == 0, done.stderr
+    run = json.loads(done.stdout)["runs"][-1]
+    assert (run["setting"], run["streams"]) == ("cpu, 1 thread, 70 streams, all of them a call", 70)
+    rows = {row["subject"]: row for row in run["rows"]}
+    assert list(rows) == ["raw, one by one", "raw, batches of 64", "forecast, one by one", "forecast_many"]
+    assert {row["calls"] for row in rows.values()} == {5}
+    for row in rows.values():
+        windows = 128 if row["subject"] == "raw, batches of 64" else 70
+        assert row["windows_per_s"] * row["p50_us"] / 1e6 == pytest.approx(windows, rel=0.9)
+
+
+@pytest.mark.parametrize("name", ["load", "requests"])
+def test_every_stream_gets_a_step_before_each_call(name: str) -> None:
+    subjects = stream_subjects(ARTIFACTS / name, device="cpu", threads=1, streams=3)
+    for subject in subjects[2:]:
+        assert subject.before is not None
+        seen = []
+        for _ in range(3):
+            subject.before()
+            found = subject.call()
+            seen += list(found.values()) if isinstance(found, dict) else found
+        assert {forecast.source for forecast in seen} == {"model"}
+        assert len(set(map(id, seen))) == 9
+
+
 def test_the_table_and_what_is_left_out_can_be_read(tmp_path: Path) -> None:
     drawn = ["--plot", str(tmp_path / "a.png")] if find_spec("matplotlib") else []
-    done = invoke("requests", "--batch", "1", *drawn)
+    done = invoke("requests", "--batch", "1", "--streams", "2", *drawn)
     assert done.exit_code == 0, done.stderr
     assert done.stdout.startswith("requests version 2: requests, context 16 x 3, horizon 4 x 3 x 7 levels; onnxruntime")
     for text in ("p99.9", "vs raw", RAW, "observe + forecast", "cold start", "first forecast"):
