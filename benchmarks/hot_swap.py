@@ -125,16 +125,16 @@ def _bytes_of_a_model(artifact: Path) -> float:
     """What one more open model adds to the process's RSS: the mean of ten, each run once."""
     from runtime.model import Model
 
-    models, before = [], _rss_bytes()
+    models, before = [], rss_bytes()
     for _ in range(10):
         models.append(Model(artifact, version=1, device="cpu", threads=1))
         m = models[-1].manifest
         window = np.ones((m.context, len(m.channels)), np.float32)
         models[-1].outputs(window, 1.7e9 if m.takes_time else None)
-    return (_rss_bytes() - before) / len(models)
+    return (rss_bytes() - before) / len(models)
 
 
-def _rss_bytes() -> int:
+def rss_bytes() -> int:
     lines = Path("/proc/self/status").read_text(encoding="ascii").splitlines()
     return 1024 * next(int(line.split()[1]) for line in lines if line.startswith("VmRSS"))
 
