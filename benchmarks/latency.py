@@ -11,7 +11,6 @@ from __future__ import annotations
 
 import dataclasses
 import functools
-import itertools
 import json
 import os
 import sys
@@ -20,52 +19,27 @@ from pathlib import Path
 from typing import Any
 
 import click
-import numpy as np
 import torch
 
 from benchmarks.latency_artifacts import MODELS, SERIES, Trained, trained
 from benchmarks.machine import describe_machine
-from export.bench_torch import torchscript_subject
+from export.bench_torch import eager_subject, torchscript_subject
 from runtime.artifact import open_artifact
 from runtime.bench import ROUNDS, Subject, measure, paced
 from runtime.bench_subjects import RAW, Windows, artifact_subjects
 from runtime.golden import read_golden
 
-
-def eager_subject(one: Trained, contexts: np.ndarray, times: np.ndarray | None) -> Subject:
-    """The trained model as torch has it, in inference mode."""
-    from training.checkpoint import load_checkpoint
-
-    model = load_checkpoint(one.run).model.eval()
-    given = tuple(torch.from_numpy(array) for array in (contexts, times) if array is not None)
-
-    @torch.inference_mode()
-    def call(*inputs: torch.Tensor) -> Any:
-        return model(*inputs)
-
-    return Subject(name="torch, eager", call=call, arguments=lambda calls: itertools.repeat(given, calls), share=0.1)
-
-
-def numpy_subject(values: int, outputs: int) -> Subject:
-    """The arithmetic of a folded DLinear and no more: one matrix in log space, (L * C) to (H * C * Q)."""
-    rng = np.random.default_rng(0)
-    matrix = rng.normal(size=(values, outputs)).astype(np.float32) / values
-    offset, window = np.zeros(outputs, np.float32), rng.gamma(2.0, 1.0, values).astype(np.float32)
-
-    def call() -> Any:
-        return np.expm1(np.log1p(window) @ matrix + offset)
-
-    return Subject(name="numpy", call=call)
+_NUMPY = "numpy, one product"
 
 
 def subjects(one: Trained) -> list[Subject]:
     """Everything that can forecast this model at batch 1; raw ONNX Runtime first."""
     found = open_artifact(one.artifact)
     contexts, times = Windows(read_golden(found)).batch(1)
-    extra = [torchscript_subject(found, contexts, times, threads=1), eager_subject(one, contexts, times)]
-    if one.model == "dlinear":
-        m = found.manifest
-        extra.append(numpy_subject(contexts.size, m.horizon * len(m.channels) * len(m.levels)))
+    extra = [
+        torchscript_subject(found, contexts, times, threads=1),
+        eager_subject(one.run, found, contexts, times, threads=1),
+    ]
     own = artifact_subjects(one.artifact, device="cpu", threads=1, batch=1)
     return [*own[:-1], *extra, own[-1]]
 
@@ -143,7 +117,7 @@ def table(rows: dict[str, dict[str, dict[str, Any]]], *, paced: bool) -> list[st
             _beside_raw(forecast, more=True),
             _processor_time(found, "torchscript"),
             _processor_time(found, "torch, eager"),
-            f"{predict['cpu_us']:.0f}" if paced else f"{found['numpy']['p50_us']:.1f}" if "numpy" in found else "",
+            f"{predict['cpu_us']:.0f}" if paced else f"{found[_NUMPY]['p50_us']:.1f}" if _NUMPY in found else "",
         ]
         lines.append(f"| {name} | " + " | ".join(cells) + " |")
     return lines

@@ -17,7 +17,7 @@ from .bench_extras import bench_extra
 from .bench_start import measure_start
 from .bench_streams import stream_subjects
 from .bench_subjects import Windows, artifact_subjects
-from .errors import DeviceError
+from .errors import DeviceError, MissingDependencyError
 from .golden import read_golden
 from .predictor import Predictor
 
@@ -39,6 +39,7 @@ def bench_artifact(
     calls: int,
     paced_ms: float | None,
     streams: int | None,
+    checkpoint: str | os.PathLike[str] | None,
     progress: Progress,
     warn: Callable[[str], None],
 ) -> dict[str, Any]:
@@ -52,6 +53,7 @@ def bench_artifact(
         calls: of each subject at batch 1; of B windows a B-th, at least 200.
         paced_ms: also make a tenth of the calls at batch 1 with so many milliseconds of sleep before each.
         streams: also forecast for so many streams, one by one and together; None for not.
+        checkpoint: the run folder it was exported from, to time eager torch too; None for not.
         progress: shows it.
         warn: is told what is left out.
 
@@ -60,19 +62,27 @@ def bench_artifact(
 
     Raises:
         ArtifactError, DeviceError, MissingDependencyError, InputError: as `Predictor`; also for missing goldens.
+        ValueError: the checkpoint is missing, damaged or another one.
     """
     found = open_artifact(path)
     devices = _devices(path, device)
-    torchscript = bench_extra("torchscript")
-    without_torch = torchscript.why_no_torchscript(found) if torchscript else "the distribution fcast is not installed"
+    torch = bench_extra("torch")
+    without_torch = torch.why_no_torchscript(found) if torch else "the distribution fcast is not installed"
+    if checkpoint is not None and not torch:
+        raise MissingDependencyError(
+            "--checkpoint: expected the distribution fcast, got a copied folder; pip install fcast"
+        )
     if without_torch:
         warn(f"torchscript is left out: {without_torch}")
     runs = []
     for on, thread, batch in [(d, t, b) for d in devices for t in threads for b in batches]:
         subjects = artifact_subjects(path, device=on, threads=thread, batch=batch)
-        if without_torch is None and on == "cpu":
-            contexts, times = Windows(read_golden(found)).batch(batch)
-            subjects.insert(3, torchscript.torchscript_subject(found, contexts, times, threads=thread))
+        if on == "cpu":
+            given = Windows(read_golden(found)).batch(batch)
+            if checkpoint is not None:
+                subjects.insert(3, torch.eager_subject(checkpoint, found, *given, threads=thread))
+            if without_torch is None:
+                subjects.insert(3, torch.torchscript_subject(found, *given, threads=thread))
         paces: list[tuple[int, float | None]] = [(calls if batch == 1 else max(_FEWEST_CALLS, calls // batch), None)]
         if paced_ms and batch == 1:
             paces.append((max(ROUNDS, calls // 10), paced_ms))

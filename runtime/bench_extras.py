@@ -14,7 +14,7 @@ def bench_extra(name: str) -> Any:
     """The module of an extra part.
 
     Args:
-        name: `torchscript` or `plot`.
+        name: `torch` or `plot`.
 
     Returns:
         It, or None where the runtime is here without its distribution, as a copied folder is.

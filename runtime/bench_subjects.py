@@ -73,7 +73,10 @@ def artifact_subjects(path: str | os.PathLike[str], *, device: str, threads: int
     one = contexts[0], None if times is None else float(times[0])
     subjects.append(_call("predict", predictor.predict, one))
     alone = Predictor(path, device=device, threads=threads)
-    return [*subjects, observe(alone, windows), observe_and_forecast(predictor, windows), EMPTY]
+    subjects += [observe(alone, windows), observe_and_forecast(predictor, windows)]
+    if predictor.manifest["architecture"] == "dlinear":
+        subjects.append(one_product(contexts.size, int(np.prod(artifact.manifest.output_shapes["forecast"]))))
+    return [*subjects, EMPTY]
 
 
 def raw_subjects(
@@ -144,6 +147,18 @@ def feed(
     if manifest["kind"] == "load":
         return stream.observe_bin, _bins(windows, manifest["bin_s"])
     return stream.observe, _requests(windows)
+
+
+def one_product(values: int, outputs: int) -> Subject:
+    """The arithmetic of a folded DLinear and no more: one matrix in log space, (L * C) to (H * C * Q)."""
+    rng = np.random.default_rng(0)
+    matrix = rng.normal(size=(values, outputs)).astype(np.float32) / values
+    offset, window = np.zeros(outputs, np.float32), rng.gamma(2.0, 1.0, values).astype(np.float32)
+
+    def call() -> object:
+        return np.expm1(np.log1p(window) @ matrix + offset)
+
+    return Subject(name="numpy, one product", call=call)
 
 
 def _requests(windows: Windows) -> Callable[[int], list[tuple[float, ...]]]:

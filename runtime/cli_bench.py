@@ -61,6 +61,12 @@ def _numbers(_: click.Context, parameter: click.Parameter, value: str) -> list[i
     metavar="N",
     help="Also forecast for N streams, one by one and together.",
 )
+@click.option(
+    "--checkpoint",
+    type=click.Path(exists=True),
+    metavar="RUN",
+    help="The run it was exported from: time eager torch too.",
+)
 @click.option("--plot", "picture", type=click.Path(path_type=Path), help="Draw the percentiles into this file.")
 @click.option("--json", "as_json", is_flag=True, help="Print the result as JSON.")
 def main(
@@ -71,13 +77,15 @@ def main(
     calls: int,
     paced_ms: float | None,
     streams: int | None,
+    checkpoint: str | None,
     picture: Path | None,
     as_json: bool,
 ) -> None:
     """Time the forecasts of an ARTIFACT: artifacts/NAME (its newest version) or artifacts/NAME/VERSION.
 
     Its own golden windows are forecast by the Predictor, by ONNX Runtime alone on the same graph, which is the floor,
-    and by the artifact's TorchScript file where torch is installed. The subjects take turns in 50 short rounds, so a
+    and by the artifact's TorchScript file where torch is installed. A DLinear also stands beside the one matrix product
+    that it comes down to, in numpy. The subjects take turns in 50 short rounds, so a
     busy neighbour hits all alike; p50, p90 and p99 are medians over the rounds, p99.9 is over all calls. `vs raw` is
     the ratio of two medians of the same round, `more` their difference: read these two on a machine that is not
     quiet. A batch of B gets CALLS / B calls, at least 200.
@@ -92,6 +100,7 @@ def main(
       fcast-bench artifacts/gru
       fcast-bench artifacts/gru --batch 1 --paced 5
       fcast-bench artifacts/gru --batch 1 --streams 1000
+      fcast-bench artifacts/gru --batch 1 --checkpoint runs/gru
       taskset -c 0 fcast-bench artifacts/gru --threads 1,2 --plot latency.png --json > latency.json
     """
     drawing = None if picture is None else bench_extra("plot")
@@ -108,6 +117,7 @@ def main(
             calls=calls,
             paced_ms=paced_ms,
             streams=streams,
+            checkpoint=checkpoint,
             progress=_bar,
             warn=warn,
         )

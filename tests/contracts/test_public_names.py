@@ -181,7 +181,7 @@ def test_wrong_usage_exits_2_and_says_so_on_stderr(script: str) -> None:
         ("fcast-export", "--format --out --name --opset --atol --rtol --json"),
         ("fcast-verify", "--device --json"),
         ("fcast-predict", "--device"),
-        ("fcast-bench", "--device --threads --batch --calls --paced --streams --plot --json"),
+        ("fcast-bench", "--device --threads --batch --calls --paced --streams --checkpoint --plot --json"),
         ("fcast-backtest", "--trace --each --refit --lead-time --html --device --json"),
     ],
 )
