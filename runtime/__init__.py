@@ -8,6 +8,7 @@
 
 from __future__ import annotations
 
+from .cuda_options import CudaOptions
 from .errors import ArtifactError, DeviceError, FcastError, InputError, MissingDependencyError
 from .forecast import Forecast, NextRequest
 from .manifest import Manifest
@@ -17,6 +18,7 @@ __version__ = "0.1.0"
 
 __all__ = [
     "ArtifactError",
+    "CudaOptions",
     "DeviceError",
     "FcastError",
     "Forecast",

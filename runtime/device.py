@@ -3,7 +3,8 @@
 ONNX Runtime falls back to the CPU by itself when CUDA cannot load, and says so only on the console. Here the
 providers are read back from the session: `cuda` means CUDA or a DeviceError, `auto` may end on the CPU and says so.
 
-The CUDA branch has not been run on a GPU; its decisions are tested with a stand-in for onnxruntime.
+What is done on a GPU is in cuda.py. Neither has been run on one; the decisions are tested with a stand-in for
+onnxruntime.
 """
 
 from __future__ import annotations
@@ -11,10 +12,12 @@ from __future__ import annotations
 import re
 import warnings
 from collections.abc import Mapping, Sequence
+from dataclasses import replace
 from time import perf_counter_ns
 from typing import TYPE_CHECKING, Any
 
 from .binding import Binding
+from .cuda_options import CudaOptions, provider_options
 from .errors import ArtifactError, DeviceError, InputError, MissingDependencyError
 from .fields import plain
 from .forks import refuse_after_fork
@@ -36,12 +39,15 @@ class Session:
     Attributes:
         device: `cpu` or `cuda:N`, read back from ONNX Runtime.
         providers: its execution providers, first choice first, read back too.
+        choice: why this device runs.
+        cuda_graph: `on`, `off`, or `off: ` and why it was asked for in vain.
         stats: counters of its runs.
     """
 
+    choice, cuda_graph = "asked for", "off"
+
     def __init__(self, ort: Any, session: Any, manifest: Manifest) -> None:
         self._ort, self._session, self._manifest = ort, session, manifest
-        self._run = session.run
         self.stats = Stats()
         self._free: list[Binding] = []
         self._takes_time = manifest.takes_time
@@ -56,7 +62,10 @@ class Session:
         try:
             return self._free.pop()
         except IndexError:
-            return Binding(self._ort, self._session, self._manifest, self.stats.row())
+            return self._bind()
+
+    def _bind(self) -> Binding:
+        return Binding(self._ort, self._session, self._manifest, self.stats.row())
 
     def return_binding(self, binding: Binding) -> None:
         """Hand buffers on to the next taker."""
@@ -66,15 +75,24 @@ class Session:
         """What the graph's file says about itself."""
         return dict(self._session.get_modelmeta().custom_metadata_map)
 
+    def facts(self) -> dict[str, Any]:
+        """What runs and why, as `Predictor.stats` tells it."""
+        graph = {} if self.device == "cpu" else {"cuda_graph": self.cuda_graph}
+        return {"name": self.device, "providers": list(self.providers), "choice": self.choice} | graph
+
     def run(self, context: NDArray[np.float32], time_s: NDArray[np.float64] | None) -> dict[str, NDArray[np.float32]]:
         """Run the graph: (B, L, C) float32 and, where it takes time, (B,) float64 to its outputs by name."""
         feed: dict[str, Any] = {"context": context}
         if self._takes_time:
             feed["time_s"] = time_s
         begun = perf_counter_ns()
-        found = self._run(self._outputs, feed)
+        found = self._call(feed)
         self.stats.count_batch(perf_counter_ns() - begun, len(context))
         return dict(zip(self._outputs, found, strict=True))
+
+    def _call(self, feed: Mapping[str, Any]) -> list[NDArray[np.float32]]:
+        found: list[NDArray[np.float32]] = self._session.run(self._outputs, feed)
+        return found
 
 
 def devices() -> tuple[str, ...]:
@@ -86,15 +104,18 @@ def devices() -> tuple[str, ...]:
     return ("cpu", "cuda") if _CUDA in _import_onnxruntime().get_available_providers() else ("cpu",)
 
 
-def open_session(model: bytes, manifest: Manifest, *, device: str, threads: int, where: str) -> Session:
+def open_session(
+    model: bytes, manifest: Manifest, *, device: str, threads: int, where: str, cuda: CudaOptions | None = None
+) -> Session:
     """Load a graph on a device.
 
     Args:
         model: content of model.onnx.
         manifest: what the graph must look like.
-        device: `auto`, `cpu`, `cuda` or `cuda:N`.
+        device: `auto`, `cpu`, `cuda` or `cuda:N`. `auto` takes the faster of the CPU and a CUDA that works.
         threads: threads inside one operator.
         where: path of the file, for the error texts.
+        cuda: how a GPU is used.
 
     Raises:
         InputError: `device` or `threads` is none.
@@ -108,39 +129,51 @@ def open_session(model: bytes, manifest: Manifest, *, device: str, threads: int,
     check_graph_bytes(model, where=where)
     ort = _import_onnxruntime()
     compiled_in = _CUDA in ort.get_available_providers()
-    session: Any = None
-    if device != "cpu" and (compiled_in or device != "auto"):
+    on_cuda: Session | None = None
+    choice = "asked for"
+    if device == "auto" and not compiled_in:
+        choice = "this onnxruntime has no CUDA"
+    elif device != "cpu":
         if not compiled_in:
             raise DeviceError(
                 f"device: expected an onnxruntime with CUDA for '{device}', got onnxruntime {ort.__version__} without "
                 "it; pip uninstall -y onnxruntime && pip install 'fcast[gpu]', or take device='cpu'"
             )
-        session, reason = _create_cuda(ort, model, index, threads)
-        if session is None:
-            missing = (
-                f"{reason}; check the NVIDIA driver with nvidia-smi and the CUDA and cuDNN libraries with "
-                "pip install 'fcast[gpu]', or take device='cpu'"
-            )
+        on_cuda, reason = _open_cuda(ort, model, manifest, index, threads, where, cuda)
+        if on_cuda is None:
+            missing = f"{reason}; run fcast-doctor, which says what is missing, or take device='cpu'"
             if device != "auto":
                 raise DeviceError(f"device: expected '{device}' to run the model, got {missing}")
+            choice = f"CUDA does not work: {reason}"
             warnings.warn(
                 f"device: CUDA is built in but does not work, running on the CPU: {missing}",
                 RuntimeWarning,
                 stacklevel=4,
             )
-    if session is None:
-        try:
-            session = _create(ort, model, [_CPU], threads)
-        except Exception as error:  # onnxruntime has a dozen exception classes under Exception alone
-            raise ArtifactError(
-                f"{where}: expected a graph that onnxruntime {ort.__version__} loads, got {first_line(error)}; "
-                "upgrade onnxruntime or export with an older --opset"
-            ) from None
-    _check_graph(session, manifest, where)
-    opened = Session(ort, session, manifest)
+    if on_cuda is not None and device != "auto":
+        opened = on_cuda
+    else:
+        opened = _open_cpu(ort, model, manifest, threads, where)
+        opened.choice = choice
+        if on_cuda is not None:
+            from .cuda import faster
+
+            opened = faster(on_cuda, opened)
     if threads > 1 or opened.device != "cpu":
         refuse_after_fork(opened)
     return opened
+
+
+def _open_cpu(ort: Any, model: bytes, manifest: Manifest, threads: int, where: str) -> Session:
+    try:
+        session = _create(ort, model, [_CPU], threads)
+    except Exception as error:  # onnxruntime has a dozen exception classes under Exception alone
+        raise ArtifactError(
+            f"{where}: expected a graph that onnxruntime {ort.__version__} loads, got {first_line(error)}; "
+            "upgrade onnxruntime or export with an older --opset"
+        ) from None
+    _check_graph(session, manifest, where)
+    return Session(ort, session, manifest)
 
 
 def _parse_device(device: str) -> int:
@@ -179,24 +212,34 @@ def _create(ort: Any, model: bytes, providers: Sequence[Any], threads: int) -> A
     return session
 
 
-def _create_cuda(ort: Any, model: bytes, index: int, threads: int) -> tuple[Any, str]:
-    """A session whose first provider is CUDA, or None and the reason."""
-    settings = {
-        "device_id": str(index),
-        "use_tf32": "0",
-        "cudnn_conv_algo_search": "HEURISTIC",
-        "arena_extend_strategy": "kSameAsRequested",
-    }
+def _open_cuda(
+    ort: Any, model: bytes, manifest: Manifest, index: int, threads: int, where: str, options: CudaOptions | None
+) -> tuple[Session | None, str]:
+    """A session whose first provider is CUDA and that has run once; or None and the reason."""
+    from .cuda import DeviceSession, why_not
+
+    options = options or CudaOptions()
     try:
         if hasattr(ort, "preload_dlls"):
             ort.preload_dlls()
-        session = _create(ort, model, [(_CUDA, settings), _CPU], threads)
+        session = _create(ort, model, [(_CUDA, provider_options(index, options)), _CPU], threads)
+        providers = session.get_providers()
+        if not providers or providers[0] != _CUDA:
+            return None, why_not(ort) or f"a session on {', '.join(providers) or 'no provider'}"
+        _check_graph(session, manifest, where)
+        opened = DeviceSession(ort, session, manifest, place=("cuda", index), graph=options.graph)
+        opened.warm_up()
+        return opened, ""
+    except ArtifactError:
+        raise
     except Exception as error:  # as above; also what preload_dlls lets through
-        return None, first_line(error)
-    providers = session.get_providers()
-    if not providers or providers[0] != _CUDA:
-        return None, f"a session on {', '.join(providers) or 'no provider'}"
-    return session, ""
+        reason = first_line(error)
+    if not options.graph:
+        return None, reason
+    found, without = _open_cuda(ort, model, manifest, index, threads, where, replace(options, graph=False))
+    if found is not None:
+        found.cuda_graph = f"off: {reason}"
+    return found, without
 
 
 def first_line(error: Exception) -> str:

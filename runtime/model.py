@@ -10,6 +10,7 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 
 from .artifact import MAX_GRAPH_BYTES, Artifact, open_artifact
+from .cuda_options import CudaOptions
 from .deadline import Worker
 from .device import Session, first_line, open_session
 from .errors import ArtifactError, FcastError
@@ -34,20 +35,29 @@ class Model:
         version: as `Predictor`.
         device: as `Predictor`.
         threads: as `Predictor`.
+        cuda: as `Predictor`.
 
     Raises:
         ArtifactError, DeviceError, MissingDependencyError, InputError: as `Predictor`.
     """
 
     def __init__(
-        self, path: str | os.PathLike[str] | Artifact, *, version: int | None, device: str, threads: int
+        self,
+        path: str | os.PathLike[str] | Artifact,
+        *,
+        version: int | None,
+        device: str,
+        threads: int,
+        cuda: CudaOptions | None = None,
     ) -> None:
         artifact = path if isinstance(path, Artifact) else open_artifact(path, version=version)
         self.manifest: Manifest = artifact.manifest
         self.folder = artifact.folder
         self.where = str(artifact.folder / _GRAPH)
         graph = artifact.read(_GRAPH, max_bytes=MAX_GRAPH_BYTES)
-        self.session: Session = open_session(graph, self.manifest, device=device, threads=threads, where=self.where)
+        self.session: Session = open_session(
+            graph, self.manifest, device=device, threads=threads, where=self.where, cuda=cuda
+        )
         self._shape = self.manifest.context, len(self.manifest.channels)
         self._shapes = self.manifest.output_shapes
         self._takes_time = self.manifest.takes_time

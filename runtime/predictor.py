@@ -6,6 +6,7 @@ import os
 from collections.abc import Hashable, Iterable, Mapping
 from typing import TYPE_CHECKING, Any
 
+from .cuda_options import CudaOptions
 from .forecast import Forecast
 from .live import LiveStream
 from .memory import read_all
@@ -33,12 +34,13 @@ class Predictor:
     Args:
         path: `artifacts/<name>`, where the newest version is taken, or `artifacts/<name>/<version>`.
         version: take this version of `artifacts/<name>`.
-        device: `auto`, `cpu`, `cuda` or `cuda:N`. `auto` takes CUDA where it works and says with a RuntimeWarning
-            when it is built in and does not.
+        device: `auto`, `cpu`, `cuda` or `cuda:N`. `auto` takes CUDA where it works and is measured to be faster than
+            the CPU for one window; it says with a RuntimeWarning when CUDA is built in and does not work.
         threads: threads inside one operator; 1 is best for models of this size.
         adapt: correct the forecasts of the stream by how those before turned out, see `runtime.adaptive`. `predict`
             stays as it is.
         max_streams: streams kept by key, beside this one.
+        cuda: how a GPU is used, see `CudaOptions`.
 
     Raises:
         ArtifactError: the artifact is missing, damaged, altered or of a newer schema.
@@ -56,12 +58,13 @@ class Predictor:
         threads: int = 1,
         adapt: bool = False,
         max_streams: int = 10_000,
+        cuda: CudaOptions | None = None,
     ) -> None:
-        self._serving = Serving(Model(path, version=version, device=device, threads=threads))
+        self._serving = Serving(Model(path, version=version, device=device, threads=threads, cuda=cuda))
         self._live = LiveStream(self._serving, adapt=adapt)
         self._streams = Streams(self._serving, adapt=adapt, max_streams=max_streams)
         self._adapt = adapt
-        self._reload = Reload(path, self._serving, threads=threads, adapt=adapt)
+        self._reload = Reload(path, self._serving, threads=threads, adapt=adapt, cuda=cuda)
         self._watch: Watch | None = None
 
     def __enter__(self) -> Predictor:
@@ -224,7 +227,8 @@ class Predictor:
     def stats(self) -> dict[str, Any]:
         """What the model in service did since it was loaded, for all streams together; docs/runtime.md has the keys."""
         model = self._model
-        return {"name": model.manifest.name, "version": model.manifest.version} | model.stats.read()
+        facts = {"name": model.manifest.name, "version": model.manifest.version}
+        return facts | {"device": model.session.facts()} | model.stats.read()
 
     def snapshot(self) -> bytes:
         """What all streams remember, also the predictor's own: bytes to go on from after a restart, see `restore`.

@@ -13,6 +13,7 @@ from pathlib import Path
 from typing import TypeAlias
 
 from .artifact import MANIFEST, newest_version, open_artifact
+from .cuda_options import CudaOptions
 from .errors import ArtifactError, InputError
 from .fields import show
 from .model import Model
@@ -30,14 +31,23 @@ class Reload:
         serving: where they go; holds the first one.
         threads: as `Predictor`.
         adapt: as `Predictor`.
+        cuda: as `Predictor`.
 
     Attributes:
         error: why the newest version found by `look` is not in service; None when all is well.
     """
 
-    def __init__(self, path: str | os.PathLike[str], serving: Serving, *, threads: int, adapt: bool) -> None:
+    def __init__(
+        self,
+        path: str | os.PathLike[str],
+        serving: Serving,
+        *,
+        threads: int,
+        adapt: bool,
+        cuda: CudaOptions | None = None,
+    ) -> None:
         self._root = Path(os.path.abspath(path))  # the host may change its working directory
-        self._serving, self._threads, self._adapt = serving, threads, adapt
+        self._serving, self._threads, self._adapt, self._cuda = serving, threads, adapt, cuda
         self._pinned = os.path.abspath(serving.model.folder) == str(self._root)
         self._highest = 0 if self._pinned else int(serving.model.folder.name)
         self._refused: _Files | None = None
@@ -114,7 +124,8 @@ class Reload:
                     f"{where}: expected {key} {show(terms[key])}, as in service, got {show(value)}; "
                     "open it with a Predictor of its own"
                 )
-        model = Model(artifact, version=None, device=serving.session.device, threads=self._threads)
+        model = Model(artifact, version=None, device=serving.session.device, threads=self._threads, cuda=self._cuda)
+        model.session.choice = serving.session.choice
         due, model.clock_due = model.clock_due, False  # goldens are not the host's times, nor its runs
         if problems := verify_model(model).problems:
             more = f" (and {len(problems) - 1} more: fcast-verify {model.folder})" if len(problems) > 1 else ""

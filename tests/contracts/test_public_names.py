@@ -46,7 +46,10 @@ def command(script: str) -> click.Command:
 @pytest.mark.parametrize(
     ("method", "expected"),
     [
-        (Predictor.__init__, "path, *, version=None, device='auto', threads=1, adapt=False, max_streams=10000"),
+        (
+            Predictor.__init__,
+            "path, *, version=None, device='auto', threads=1, adapt=False, max_streams=10000, cuda=None",
+        ),
         (Predictor.observe, "timestamp_s, request_tokens=None, response_tokens=None"),
         (Predictor.observe_bin, "start_s, requests, request_tokens=None, response_tokens=None"),
         (Predictor.forecast, "now_s=None, deadline_s=None"),
@@ -100,6 +103,7 @@ def test_forecast_has_what_a_scheduler_reads() -> None:
 def test_runtime_exports_its_public_names() -> None:
     assert {
         "ArtifactError",
+        "CudaOptions",
         "DeviceError",
         "FcastError",
         "Forecast",
