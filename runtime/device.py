@@ -198,7 +198,7 @@ def _import_onnxruntime() -> Any:
     return onnxruntime
 
 
-def _create(ort: Any, model: bytes, providers: Sequence[Any], threads: int) -> Any:
+def _create(ort: Any, model: bytes, providers: Sequence[Any], threads: int, *, record: bool = False) -> Any:
     options = ort.SessionOptions()
     options.intra_op_num_threads = threads
     options.inter_op_num_threads = 1
@@ -207,6 +207,8 @@ def _create(ort: Any, model: bytes, providers: Sequence[Any], threads: int) -> A
     options.add_session_config_entry("session.load_model_format", "ONNX")
     for scope in ("intra_op", "inter_op"):
         options.add_session_config_entry(f"session.{scope}.allow_spinning", "0")
+    if record:
+        options.add_session_config_entry("session.record_ep_graph_assignment_info", "1")
     session = ort.InferenceSession(model, options, providers=list(providers), enable_fallback=0)
     session.disable_fallback()  # nor may a failing call move to another device later
     return session
@@ -280,3 +282,27 @@ def _check_ends(ends: Sequence[Any], wanted: Mapping[str, tuple[str, tuple[int, 
                 f"{where}: expected '{name}' to be {kind} (batch{''.join(f', {d}' for d in dims)}), "
                 f"got {given} ({axes}); the graph is not the one of the manifest, export again"
             )
+
+
+def node_placement(model: bytes, *, device: str) -> dict[str, dict[str, int]] | None:
+    """How many nodes of each operator run on which execution provider, after onnxruntime's own changes to the graph.
+
+    Args:
+        model: content of model.onnx.
+        device: `cpu` or `cuda:N`.
+
+    Returns:
+        Provider -> operator -> count; None where this onnxruntime does not tell.
+    """
+    ort = _import_onnxruntime()
+    cuda = (_CUDA, provider_options(_parse_device(device), CudaOptions()))
+    session = _create(ort, model, [_CPU] if device == "cpu" else [cuda, _CPU], 1, record=True)
+    if not hasattr(session, "get_provider_graph_assignment_info"):
+        return None
+    found: dict[str, dict[str, int]] = {}
+    for part in session.get_provider_graph_assignment_info():
+        on = found.setdefault(part.ep_name, {})
+        for node in part.get_nodes():
+            name = f"{node.domain}.{node.op_type}" if node.domain else node.op_type
+            on[name] = on.get(name, 0) + 1
+    return found
