@@ -32,6 +32,15 @@ _TRIES, _TRY_S = 50, 0.2
 _GRAPH_RTOL = 1e-3
 
 
+def is_recurrent(model: bytes) -> bool:
+    """Whether a graph has a GRU, LSTM or RNN, told from how the name of an operator is written in the file.
+
+    Their CUDA kernels (cudnn_rnn_base.cc) copy the lengths of the sequences from memory of the host that is used for
+    something else afterwards. A recorded copy would read it again.
+    """
+    return any(bytes((0x22, len(name))) + name in model for name in (b"GRU", b"LSTM", b"RNN"))
+
+
 class DeviceSession(Session):
     """A session whose windows go through buffers on its device.
 

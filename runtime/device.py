@@ -218,9 +218,14 @@ def _open_cuda(
     ort: Any, model: bytes, manifest: Manifest, index: int, threads: int, where: str, options: CudaOptions | None
 ) -> tuple[Session | None, str]:
     """A session whose first provider is CUDA and that has run once; or None and the reason."""
-    from .cuda import DeviceSession, why_not
+    from .cuda import DeviceSession, is_recurrent, why_not
 
     options = options or CudaOptions()
+    if options.graph and is_recurrent(model):
+        found, reason = _open_cuda(ort, model, manifest, index, threads, where, replace(options, graph=False))
+        if found is not None:
+            found.cuda_graph = "off: a recurrent model's cannot be recorded"
+        return found, reason
     try:
         if hasattr(ort, "preload_dlls"):
             ort.preload_dlls()

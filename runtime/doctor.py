@@ -83,7 +83,7 @@ def examine() -> Examined:
     from .doctor_probe import probe_driver, probe_session
 
     wheels = doctor_wheels.installed()
-    driver, session = probe_driver(), probe_session(wheels.libraries)
+    driver, session = probe_driver(), probe_session(wheels.code.libraries if wheels.code else ())
     torch = extra("torch") if "torch" in wheels.versions else None
     gpus, no_gpu = doctor_cuda.gpus_in_use(driver, session)
     checks = [

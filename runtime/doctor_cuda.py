@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from .doctor import FAILED, OK, WARNING, Check
 from .doctor_probe import Driver, GpuUse, SessionProbe, probe_gpu_use
-from .doctor_wheels import ORT_GPU, Wheels
+from .doctor_wheels import ORT_GPU, CudaCode, Wheels
 
 _CUDA = "CUDAExecutionProvider"
 OLDEST_DRIVER = {11: "450.80.02", 12: "525.60.13", 13: "580"}
@@ -67,12 +67,12 @@ def gpu(wheels: Wheels, driver: Driver, index: int) -> Check:
     name = f"gpu {one.index}"
     if one.capability < _ASKED:
         return Check(name=name, status=FAILED, found=found, remedy="fcast asks for compute capability 6.0 or newer")
-    if not wheels.codes:
+    if wheels.code is None:
         return Check(name=name, status=OK, found=found)
-    codes = ", ".join(f"{a}.{b}" for a, b in wheels.codes)
-    if runs_on(wheels, one.capability):
+    codes = ", ".join(f"{a}.{b}" for a, b in wheels.code.codes)
+    if runs_on(wheels.code, one.capability):
         return Check(name=name, status=OK, found=f"{found}; onnxruntime-gpu has code for {codes}")
-    older = one.capability < wheels.codes[0]
+    older = one.capability < min(wheels.code.codes, default=(99, 0))
     remedy = (
         f"onnxruntime-gpu {wheels.versions[ORT_GPU]} has code for {codes}: take an {'older' if older else 'newer'} "
         "one that has yours, or serve on the CPU ('fcast[cpu]'); torch may still train there"
@@ -80,20 +80,21 @@ def gpu(wheels: Wheels, driver: Driver, index: int) -> Check:
     return Check(name=name, status=FAILED, found=f"{found}, which onnxruntime-gpu has no code for", remedy=remedy)
 
 
-def runs_on(wheels: Wheels, capability: tuple[int, int]) -> bool:
+def runs_on(code: CudaCode, capability: tuple[int, int]) -> bool:
     """Machine code runs on the same major version from its minor one on; intermediate code on all that are newer."""
-    same = any(code[0] == capability[0] and code[1] <= capability[1] for code in wheels.codes)
-    return same or (wheels.ptx is not None and wheels.ptx <= capability)
+    same = any(one[0] == capability[0] and one[1] <= capability[1] for one in code.codes)
+    return same or (code.ptx is not None and code.ptx <= capability)
 
 
 def libraries(wheels: Wheels, driver: Driver, session: SessionProbe) -> Check:
     """Whether cuBLAS, cuDNN and the others that onnxruntime-gpu opens are there."""
     name = "cuda libraries"
-    missing = [library for library in wheels.libraries if session.libraries.get(library)]
-    if not wheels.libraries or not session.libraries:
+    wanted = wheels.code.libraries if wheels.code else ()
+    missing = [library for library in wanted if session.libraries.get(library)]
+    if not wanted or not session.libraries:
         return Check(name=name, status=WARNING, found="could not be tried", remedy="see onnxruntime above")
     if not missing:
-        return Check(name=name, status=OK, found=f"{', '.join(wheels.libraries)} load")
+        return Check(name=name, status=OK, found=f"{', '.join(wanted)} load")
     remedy = "pip install 'fcast[gpu]', whose extras bring cuBLAS and cuDNN; onnxruntime-gpu[cuda] alone lacks them"
     status = FAILED if driver.gpus else WARNING
     return Check(name=name, status=status, found=f"missing: {', '.join(missing)}", remedy=remedy)

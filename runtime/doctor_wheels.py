@@ -25,8 +25,22 @@ _LIBRARY = re.compile(rb"lib(cublasLt|cublas|cudart|curand|cudnn)\.so\.(\d+)(?=\
 _OF_CUDA = ("cublas", "cublasLt", "cudart")
 _CUDNN = "libcudnn.so.9"
 """What newer wheels open at the first LSTM or GRU, under a name that is put together there."""
-_FATBIN, _PTX = 0xBA55ED50, 1
+_FATBIN, _PTX = struct.pack("<I", 0xBA55ED50), 1
 _OLD_TAGS = {"manylinux1": (2, 5), "manylinux2010": (2, 12), "manylinux2014": (2, 17)}
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class CudaCode:
+    """What is in onnxruntime-gpu's CUDA library."""
+
+    cuda: str
+    """CUDA's major version that it opens the libraries of; "" when it opens none."""
+    libraries: tuple[str, ...]
+    """Libraries of NVIDIA's that it opens."""
+    codes: tuple[tuple[int, int], ...]
+    """Compute capabilities that it holds machine code for."""
+    ptx: tuple[int, int] | None
+    """Capability from which on its intermediate code runs everywhere; None when it holds none."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -39,12 +53,8 @@ class Wheels:
     """Name -> glibc that its wheel asks for."""
     cuda: dict[str, str] = field(default_factory=dict)
     """Name -> CUDA version that it was built with; of those built with CUDA."""
-    libraries: tuple[str, ...] = ()
-    """Libraries of NVIDIA's that onnxruntime-gpu opens."""
-    codes: tuple[tuple[int, int], ...] = ()
-    """Compute capabilities that onnxruntime-gpu holds machine code for."""
-    ptx: tuple[int, int] | None = None
-    """Capability from which on its intermediate code runs everywhere; None when it holds none."""
+    code: CudaCode | None = None
+    """Of onnxruntime-gpu."""
 
 
 def installed() -> Wheels:
@@ -56,23 +66,19 @@ def installed() -> Wheels:
         except PackageNotFoundError:
             continue
     cuda: dict[str, str] = {}
-    libraries: tuple[str, ...] = ()
-    codes: tuple[tuple[int, int], ...] = ()
-    ptx = None
+    code: CudaCode | None = None
     if ORT_GPU in found:
-        cuda[ORT_GPU] = _stated(found[ORT_GPU], _BUILD_INFO, r"cuda_version\s*=\s*'([\d.]+)'")
         provider = Path(str(found[ORT_GPU].locate_file(_PROVIDER)))
-        if provider.is_file():
-            libraries, codes, ptx = read_provider(provider, major=cuda[ORT_GPU].partition(".")[0])
+        code = read_provider(provider) if provider.is_file() else None
+        stated = _stated(found[ORT_GPU], _BUILD_INFO, r"cuda_version\s*=\s*'([\d.]+)'")
+        cuda[ORT_GPU] = stated or (code.cuda if code else "")
     if "torch" in found:
         cuda["torch"] = _stated(found["torch"], "torch/version.py", r"cuda[^=\n]*=\s*'([\d.]+)'")
     return Wheels(
         versions={name: one.version for name, one in found.items()},
         glibc={name: asked for name, one in found.items() if (asked := _glibc(one.read_text("WHEEL") or ""))},
         cuda={name: version for name, version in cuda.items() if version},
-        libraries=libraries,
-        codes=codes,
-        ptx=ptx,
+        code=code,
     )
 
 
@@ -93,43 +99,39 @@ def _glibc(wheel: str) -> tuple[int, int] | None:
     return min(asked, default=None)
 
 
-def read_provider(
-    path: Path, *, major: str
-) -> tuple[tuple[str, ...], tuple[tuple[int, int], ...], tuple[int, int] | None]:
-    """Libraries that onnxruntime's CUDA library opens, capabilities it has machine code for, lowest one with PTX.
-
-    It names libraries of other CUDA versions than `major` too, and does not need them.
+def read_provider(path: Path) -> CudaCode:
+    """Look into onnxruntime's CUDA library.
 
     The code lies in containers of nvcc: a header (magic, version, its own size, size of the rest), then for each
     architecture kind, header size, size and at byte 28 the capability times ten.
     """
-    libraries: set[str] = set()
+    named: set[tuple[str, str]] = set()
     codes: set[int] = set()
     ptx: set[int] = set()
     with path.open("rb") as file, mmap.mmap(file.fileno(), 0, access=mmap.ACCESS_READ) as data:
-        for name, version in {(m[1].decode(), m[2].decode()) for m in _LIBRARY.finditer(data)}:
-            if name not in _OF_CUDA or version == major:
-                libraries.add(f"lib{name}.so.{version}")
-        if not any(library.startswith("libcudnn") for library in libraries):
-            libraries.add(_CUDNN)
-        at = data.find(struct.pack("<I", _FATBIN))
+        named.update((match[1].decode(), match[2].decode()) for match in _LIBRARY.finditer(data))
+        at = data.find(_FATBIN)
         while at >= 0 and at + 16 <= len(data):
             _, version, header, size = struct.unpack_from("<IHHQ", data, at)
-            end = at + header + size
-            if (version, header) == (1, 16) and end <= len(data):
-                one = at + header
-                while one + 32 <= end:
-                    kind, _, inner, length = struct.unpack_from("<HHIQ", data, one)
-                    (capability,) = struct.unpack_from("<I", data, one + 28)
-                    (ptx if kind == _PTX else codes).add(capability)
-                    one += max(1, inner + length)
-            else:
-                end = at + 4
-            at = data.find(struct.pack("<I", _FATBIN), end)
-    return (
-        tuple(sorted(libraries)),
-        tuple(sorted(divmod(code, 10) for code in codes)),
-        divmod(min(ptx), 10) if ptx else None,
+            one, end = at + header, at + header + size
+            if (version, header) != (1, 16) or end > len(data):
+                one = end = at + len(_FATBIN)
+            while one + 32 <= end:
+                kind, _, inner, length = struct.unpack_from("<HHIQ", data, one)
+                (capability,) = struct.unpack_from("<I", data, one + 28)
+                (ptx if kind == _PTX else codes).add(capability)
+                one += max(1, inner + length)
+            at = data.find(_FATBIN, end)
+    # What is linked in names libraries of older CUDA versions too.
+    major = max((version for name, version in named if name == "cublas"), key=int, default="")
+    libraries = {f"lib{name}.so.{version}" for name, version in named if name not in _OF_CUDA or version == major}
+    if not any(library.startswith("libcudnn") for library in libraries):
+        libraries.add(_CUDNN)
+    return CudaCode(
+        cuda=major,
+        libraries=tuple(sorted(libraries)),
+        codes=tuple(sorted(divmod(code, 10) for code in codes)),
+        ptx=divmod(max(ptx), 10) if ptx else None,
     )
 
 

@@ -12,6 +12,7 @@ import os
 import statistics
 import time
 from collections.abc import Callable, Sequence
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -29,7 +30,6 @@ from .verify import verify
 
 _CALLS, _ROUNDS = 1000, 10
 _MEMORY_LIMIT_BYTES = 512 << 20
-NO_GPU = "no CUDA device"
 
 Progress = Callable[[str], None]
 
@@ -58,28 +58,28 @@ def selftest(
         run("train", lambda: _skip("training is not installed; pip install 'fcast[export]', or give --artifact"))
     else:
         for kind in train.kinds():
-            made = run(f"train {kind}", lambda kind=kind: _train(train, kind, folder / "runs"))
+            made = run(f"train {kind}", partial(_train, train, kind, folder / "runs"))
             if made is not None:
-                path = run(f"export {kind}", lambda kind=kind, made=made: _export(train, made, folder, kind))
+                path = run(f"export {kind}", partial(_export, train, made, folder, kind))
                 if path is not None:
                     found[kind] = path
     for name, path in found.items():
         for device in devices:
-            run(f"verify {name} on {device}", lambda path=path, device=device: _verify(path, device))
-            run(f"nodes of {name} on {device}", lambda path=path, device=device: _placement(path, device))
-            run(f"latency of {name} on {device}", lambda path=path, device=device: _latency(path, device))
+            run(f"verify {name} on {device}", partial(_verify, path, device))
+            run(f"nodes of {name} on {device}", partial(_placement, path, device))
+            run(f"latency of {name} on {device}", partial(_latency, path, device))
     gpu = devices[1] if gpus else None
     for name, path in found.items():
-        run(f"cuda graph of {name}", lambda path=path: _graph(path, _need(gpu, no_gpu)))
+        run(f"cuda graph of {name}", partial(_graph, path, gpu, no_gpu))
     if found:
         name, path = next(iter(found.items()))
-        run(f"memory limit for {name}", lambda: _memory_limit(path, _need(gpu, no_gpu)))
-        run(f"device auto for {name}", lambda: _auto(path, _need(gpu, no_gpu)))
+        run(f"memory limit for {name}", partial(_memory_limit, path, gpu, no_gpu))
+        run(f"device auto for {name}", partial(_auto, path, gpu, no_gpu))
     if train is not None:
         usable = train.gpus()
-        run("amp", lambda: (train.amp(_need_torch(usable, no_gpu, folder / "amp")), None))
-        run("two processes over gloo", lambda: _talk(train, "gloo"))
-        run("two processes over nccl", lambda: _talk(train, "nccl") if usable > 1 else _skip(_one_gpu(usable, no_gpu)))
+        run("amp", partial(_amp, train, folder / "amp", usable, no_gpu))
+        run("two processes over gloo", partial(_talk, train, "gloo", usable, no_gpu))
+        run("two processes over nccl", partial(_talk, train, "nccl", usable, no_gpu))
     return run.checks
 
 
@@ -121,16 +121,6 @@ def _need(gpu: str | None, no_gpu: str) -> str:
     return gpu
 
 
-def _need_torch(usable: int, no_gpu: str, folder: Path) -> Path:
-    if not usable:
-        raise SkippedError(no_gpu)
-    return folder
-
-
-def _one_gpu(usable: int, no_gpu: str) -> str:
-    return "one CUDA device, two are needed" if usable else no_gpu
-
-
 def _train(train: Any, kind: str, folder: Path) -> tuple[str, Path]:
     run, wql = train.train(kind, folder)
     return f"on {train.device()}, wQL {wql:.4f}", run
@@ -141,7 +131,15 @@ def _export(train: Any, run: Path, folder: Path, kind: str) -> tuple[str, Path]:
     return f"{path.parent.name}/{path.name}, proven", path
 
 
-def _talk(train: Any, backend: str) -> tuple[str, None]:
+def _amp(train: Any, folder: Path, usable: int, no_gpu: str) -> tuple[str, None]:
+    if not usable:
+        raise SkippedError(no_gpu or "torch finds no CUDA device")
+    return train.amp(folder), None
+
+
+def _talk(train: Any, backend: str, usable: int, no_gpu: str) -> tuple[str, None]:
+    if backend == "nccl" and usable < 2:
+        raise SkippedError("one CUDA device, two are needed" if usable else no_gpu or "torch finds no CUDA device")
     train.talk(backend)
     return "sums agree", None
 
@@ -173,9 +171,12 @@ def _latency(path: Path, device: str) -> tuple[str, Any]:
     return said, {"p50_us": {row.subject: row.p50_us for row in rows}, "p99_us": {r.subject: r.p99_us for r in rows}}
 
 
-def _graph(path: Path, gpu: str) -> tuple[str, Any]:
+def _graph(path: Path, gpu: str | None, no_gpu: str) -> tuple[str, Any]:
+    gpu = _need(gpu, no_gpu)
     with_graph = Predictor(path, device=gpu, cuda=CudaOptions(graph=True))
     state = with_graph.stats()["device"]["cuda_graph"]
+    if "recurrent" in state:
+        raise SkippedError(state)
     if state != "on":
         return state, None
     without, on_cpu = Predictor(path, device=gpu), Predictor(path, device="cpu")
@@ -185,13 +186,15 @@ def _graph(path: Path, gpu: str) -> tuple[str, Any]:
     return said, {"graph_us": graph_us, "plain_us": plain_us, "cpu_us": cpu_us}
 
 
-def _memory_limit(path: Path, gpu: str) -> tuple[str, Any]:
+def _memory_limit(path: Path, gpu: str | None, no_gpu: str) -> tuple[str, Any]:
+    gpu = _need(gpu, no_gpu)
     limited = Predictor(path, device=gpu, cuda=CudaOptions(memory_limit_bytes=_MEMORY_LIMIT_BYTES))
     _compare(path, limited, Predictor(path, device="cpu"))
     return f"forecasts within {_MEMORY_LIMIT_BYTES >> 20} MiB", None
 
 
-def _auto(path: Path, _: str) -> tuple[str, Any]:
+def _auto(path: Path, gpu: str | None, no_gpu: str) -> tuple[str, Any]:
+    _need(gpu, no_gpu)
     facts = Predictor(path, device="auto").stats()["device"]
     return f"took {facts['name']}, {facts['choice']}", None
 
