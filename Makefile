@@ -9,6 +9,8 @@
 # PIP_FIND_LINKS without a network.
 
 SHELL := /bin/bash
+# Tests import onnxruntime by themselves; fcast tells it so each time.
+export ORT_DISABLE_TELEMETRY := 1
 .SHELLFLAGS := -euo pipefail -c
 .DEFAULT_GOAL := help
 .NOTPARALLEL:

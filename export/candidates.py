@@ -9,13 +9,15 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
-import onnxruntime as ort
 import torch
 
 from export.parity import Candidate
 from export.reference import Forecast, Outputs, torch_forecast
 from export.to_torchscript import load_torchscript
 from runtime import DeviceError, Predictor
+from runtime.device import import_onnxruntime
+
+ort = import_onnxruntime()
 
 ONNX, TORCHSCRIPT = "model.onnx", "model.pt"
 SEVERAL = 4

@@ -15,12 +15,14 @@ from typing import Any
 
 import numpy as np
 import onnx
-import onnxruntime as ort
 import torch
 from torch import nn
 from torch.utils._python_dispatch import TorchDispatchMode
 
 from export.tracing import named_outputs, tracing
+from runtime.device import import_onnxruntime
+
+ort = import_onnxruntime()
 
 _SHARES = (1e-2, 1e-3, 1e-4, 3e-5, 1e-5, 3e-6, 1e-6, 3e-7)
 """Differences looked for, of what a tensor usually holds; the finest are float32's own rounding."""

@@ -5,6 +5,7 @@ The GPU's part has not been run on one. Two processes talk over gloo on any mach
 
 from __future__ import annotations
 
+import re
 import subprocess
 import sys
 from dataclasses import replace
@@ -93,8 +94,8 @@ def talk(backend: str) -> None:
         check=False,
     )
     if done.returncode:
-        lines = [line for line in done.stderr.splitlines() if "Error" in line] or done.stderr.splitlines()
-        raise RuntimeError(lines[-1].strip() if lines else f"exit code {done.returncode}")
+        said = re.findall(r"^(?:\[.*?\]:)?(\S*Error: .+)$", done.stderr, re.MULTILINE)
+        raise RuntimeError(said[0] if said else f"torch.distributed.run ended with exit code {done.returncode}")
 
 
 def gpus() -> int:

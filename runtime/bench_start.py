@@ -13,6 +13,7 @@ import time
 from pathlib import Path
 
 from .artifact import Artifact
+from .device import NO_TELEMETRY
 
 # argv: folder of this package's parent, name of the package, artifact's folder, L, C, whether it takes time
 _HEAD = """
@@ -57,7 +58,7 @@ def sample_start(subject: str, artifact: Artifact) -> dict[str, float]:
     root = Path(__file__).resolve().parents[len(package.split("."))]
     code = _HEAD + SUBJECTS[subject] + _TAIL
     given = [root, package, artifact.folder.resolve(), m.context, len(m.channels), int(m.takes_time)]
-    environment = {key: value for key, value in os.environ.items() if key != "PYTHONPATH"}
+    environment = {NO_TELEMETRY: "1"} | {key: value for key, value in os.environ.items() if key != "PYTHONPATH"}
     begun_ns = time.monotonic_ns()
     child = subprocess.run(
         [sys.executable, "-c", code, *map(str, given)], capture_output=True, text=True, env=environment, check=True

@@ -15,6 +15,7 @@ import numpy as np
 
 from .artifact import MAX_GRAPH_BYTES, open_artifact
 from .bench import EMPTY, Subject
+from .device import import_onnxruntime
 from .golden import Golden, read_golden
 from .live import LiveStream
 from .predictor import Predictor
@@ -88,7 +89,7 @@ def raw_subjects(
     threads: int,
 ) -> list[Subject]:
     """ONNX Runtime itself: buffers that are bound once, and `run`."""
-    import onnxruntime as ort
+    ort = import_onnxruntime()
 
     options = ort.SessionOptions()
     options.intra_op_num_threads, options.inter_op_num_threads = threads, 1

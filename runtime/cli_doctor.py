@@ -13,6 +13,7 @@ import click
 
 from .cli import Command, stdout_to_stderr
 from .doctor import FAILED, Check, Examined, examine, extra, table, worst
+from .errors import InputError
 
 
 @click.command(cls=Command)
@@ -20,9 +21,7 @@ from .doctor import FAILED, Check, Examined, examine, extra, table, worst
 @click.option(
     "--out",
     type=click.Path(path_type=Path, dir_okay=False),
-    default="fcast-doctor.json",
-    show_default=True,
-    help="Where the self-test's report goes.",
+    help="Where the self-test's report goes.  [default: fcast-doctor.json]",
 )
 @click.option(
     "--artifact",
@@ -32,7 +31,7 @@ from .doctor import FAILED, Check, Examined, examine, extra, table, worst
     help="An artifact for the self-test; may be repeated. Needed where training is not installed.",
 )
 @click.option("--json", "as_json", is_flag=True, help="Print the result as JSON.")
-def main(selftest: bool, out: Path, artifacts: tuple[Path, ...], as_json: bool) -> None:
+def main(selftest: bool, out: Path | None, artifacts: tuple[Path, ...], as_json: bool) -> None:
     """Look at Python, the system, the driver, the GPUs, the installed wheels and what a session really runs on.
 
     Each line is ok, a warning, or failed, and says what to do. No network is used, nothing is changed. With --selftest
@@ -49,6 +48,9 @@ def main(selftest: bool, out: Path, artifacts: tuple[Path, ...], as_json: bool) 
       fcast-doctor --selftest --out report.json
       fcast-doctor --selftest --artifact artifacts/gru
     """
+    if not selftest and (out or artifacts):
+        raise click.UsageError("--out and --artifact belong to --selftest")
+    report = _place(out or Path("fcast-doctor.json")) if selftest else None
     examined = examine()
     checks = examined.checks
     if not as_json:
@@ -62,13 +64,26 @@ def main(selftest: bool, out: Path, artifacts: tuple[Path, ...], as_json: bool) 
     result = _result(checks, tested)
     if as_json:
         click.echo(json.dumps(result, indent=1, ensure_ascii=False))
-    if selftest:
-        from .selftest import write_report
-
-        write_report(out, {"text": [*table(checks), "", *table(tested)]} | result)
-        click.echo(f"Wrote {out}", err=True)
+    if report is not None:
+        _write(report, {"text": [*table(checks), "", *table(tested)]} | result)
+        click.echo(f"Wrote {report}", err=True)
     if result["status"] == FAILED:
         sys.exit(1)
+
+
+def _place(out: Path) -> Path:
+    if not out.parent.is_dir():
+        raise InputError(f"--out: expected a file in a folder that is there, got {out}; make the folder")
+    return out
+
+
+def _write(out: Path, report: dict[str, Any]) -> None:
+    from .selftest import write_report
+
+    try:
+        write_report(out, report)
+    except OSError as error:
+        raise InputError(f"--out: expected a place to write to, got {out} ({error}); choose another") from None
 
 
 def _selftest(examined: Examined, artifacts: tuple[Path, ...]) -> list[Check]:

@@ -9,6 +9,7 @@ onnxruntime.
 
 from __future__ import annotations
 
+import os
 import re
 import warnings
 from collections.abc import Mapping, Sequence
@@ -30,6 +31,7 @@ if TYPE_CHECKING:
     from numpy.typing import NDArray
 
 _CPU, _CUDA = "CPUExecutionProvider", "CUDAExecutionProvider"
+NO_TELEMETRY = "ORT_DISABLE_TELEMETRY"
 _QUIET = 4  # what fails raises; the same on the console would be a line per forecast
 
 
@@ -101,7 +103,7 @@ def devices() -> tuple[str, ...]:
     Raises:
         MissingDependencyError: onnxruntime is not installed, or broken.
     """
-    return ("cpu", "cuda") if _CUDA in _import_onnxruntime().get_available_providers() else ("cpu",)
+    return ("cpu", "cuda") if _CUDA in import_onnxruntime().get_available_providers() else ("cpu",)
 
 
 def open_session(
@@ -127,7 +129,7 @@ def open_session(
     if isinstance(threads, bool) or not isinstance(threads, int) or not 1 <= threads <= 1024:
         raise InputError(f"threads: expected a whole number from 1 to 1024, got {threads!r}")
     check_graph_bytes(model, where=where)
-    ort = _import_onnxruntime()
+    ort = import_onnxruntime()
     compiled_in = _CUDA in ort.get_available_providers()
     on_cuda: Session | None = None
     choice = "asked for"
@@ -183,7 +185,15 @@ def _parse_device(device: str) -> int:
     return int(match.group(1) or 0)
 
 
-def _import_onnxruntime() -> Any:
+def import_onnxruntime() -> Any:
+    """The module onnxruntime, which from 1.29 on tells its maker of each session unless it is told not to before.
+
+    So it is, unless the environment says otherwise. Where the host imported it first, that is the host's choice.
+
+    Raises:
+        MissingDependencyError: it is not installed, or broken.
+    """
+    os.environ.setdefault(NO_TELEMETRY, "1")
     try:
         import onnxruntime
     except ImportError as error:
@@ -299,7 +309,7 @@ def node_placement(model: bytes, *, device: str) -> dict[str, dict[str, int]] | 
     Returns:
         Provider -> operator -> count; None where this onnxruntime does not tell.
     """
-    ort = _import_onnxruntime()
+    ort = import_onnxruntime()
     cuda = (_CUDA, provider_options(_parse_device(device), CudaOptions()))
     session = _create(ort, model, [_CPU] if device == "cpu" else [cuda, _CPU], 1, record=True)
     if not hasattr(session, "get_provider_graph_assignment_info"):

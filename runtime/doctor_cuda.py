@@ -72,10 +72,10 @@ def gpu(wheels: Wheels, driver: Driver, index: int) -> Check:
     codes = ", ".join(f"{a}.{b}" for a, b in wheels.code.codes)
     if runs_on(wheels.code, one.capability):
         return Check(name=name, status=OK, found=f"{found}; onnxruntime-gpu has code for {codes}")
-    older = one.capability < min(wheels.code.codes, default=(99, 0))
+    which = "an older" if one.capability < min(wheels.code.codes, default=(99, 0)) else "a newer"
     remedy = (
-        f"onnxruntime-gpu {wheels.versions[ORT_GPU]} has code for {codes}: take an {'older' if older else 'newer'} "
-        "one that has yours, or serve on the CPU ('fcast[cpu]'); torch may still train there"
+        f"onnxruntime-gpu {wheels.versions[ORT_GPU]} has code for {codes}: take {which} one that has yours, or serve "
+        "on the CPU ('fcast[cpu]'); torch may still train there"
     )
     return Check(name=name, status=FAILED, found=f"{found}, which onnxruntime-gpu has no code for", remedy=remedy)
 

@@ -7,12 +7,15 @@ missing where a container has no nvidia-smi. Not run on a GPU; tests stand in fo
 from __future__ import annotations
 
 import json
+import os
 import re
 import subprocess
 import sys
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
+
+from .device import NO_TELEMETRY
 
 _TIMEOUT_S = 120
 # ModelProto with one Abs on a float tensor of 4.
@@ -141,7 +144,12 @@ def _child(code: str, *arguments: str) -> tuple[dict[str, Any], str]:
     """What a child process printed last as JSON, or {} and how it ended."""
     try:
         done = subprocess.run(
-            [sys.executable, "-c", code, *arguments], capture_output=True, text=True, timeout=_TIMEOUT_S, check=False
+            [sys.executable, "-c", code, *arguments],
+            capture_output=True,
+            text=True,
+            timeout=_TIMEOUT_S,
+            check=False,
+            env={NO_TELEMETRY: "1"} | os.environ,
         )
     except (OSError, subprocess.TimeoutExpired) as error:
         return {}, f"{type(error).__name__} after at most {_TIMEOUT_S} s"

@@ -7,6 +7,7 @@ about the wheel that is there and not about a table.
 from __future__ import annotations
 
 import mmap
+import os
 import re
 import struct
 from collections.abc import Mapping
@@ -14,6 +15,7 @@ from dataclasses import dataclass, field
 from importlib.metadata import Distribution, PackageNotFoundError, distribution
 from pathlib import Path
 
+from .device import NO_TELEMETRY
 from .doctor import FAILED, OK, WARNING, Check
 from .doctor_probe import SessionProbe
 
@@ -140,7 +142,21 @@ def checks(wheels: Wheels, session: SessionProbe) -> list[Check]:
     known = ", ".join(f"{name} {version}" for name, version in wheels.versions.items())
     if "fcast" not in wheels.versions:
         known = f"fcast as a copied folder, {known}"
-    return [Check(name="packages", status=OK, found=known), _onnxruntime(wheels.versions, session)]
+    return [
+        Check(name="packages", status=OK, found=known),
+        _onnxruntime(wheels.versions, session),
+        telemetry(os.environ.get(NO_TELEMETRY)),
+    ]
+
+
+def telemetry(setting: str | None) -> Check:
+    """Whether onnxruntime keeps to itself what it runs."""
+    name = "telemetry"
+    if setting not in (None, "1"):
+        found = f"{NO_TELEMETRY} is {setting!r}: from 1.29 on onnxruntime may report its sessions to its maker"
+        return Check(name=name, status=WARNING, found=found, remedy=f"export {NO_TELEMETRY}=1, or unset it")
+    found = f"onnxruntime's is off in fcast; programs that import it before fcast need {NO_TELEMETRY}=1"
+    return Check(name=name, status=OK, found=found)
 
 
 def _onnxruntime(versions: Mapping[str, str], session: SessionProbe) -> Check:

@@ -134,7 +134,7 @@ def test_version_is_that_of_the_distribution() -> None:
 
 
 def test_scripts_exist() -> None:
-    documented = "trace train export verify predict bench backtest"
+    documented = "trace train export verify predict bench backtest doctor"
     assert {f"fcast-{verb}" for verb in documented.split()} <= set(SCRIPTS)
 
 
@@ -186,6 +186,7 @@ def test_wrong_usage_exits_2_and_says_so_on_stderr(script: str) -> None:
         ("fcast-verify", "--device --json"),
         ("fcast-predict", "--device"),
         ("fcast-bench", "--device --threads --batch --calls --paced --streams --checkpoint --plot --json"),
+        ("fcast-doctor", "--selftest --out --artifact --json"),
         ("fcast-backtest", "--trace --each --refit --lead-time --html --device --json"),
     ],
 )

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import ast
 import gc
+import os
 import shutil
 import subprocess
 import sys
@@ -46,6 +47,15 @@ def test_importing_and_forecasting_load_nothing_heavy() -> None:
 def test_the_folder_works_under_another_package_name(tmp_path: Path) -> None:
     shutil.copytree(RUNTIME, tmp_path / "acme_forecast", ignore=shutil.ignore_patterns("__pycache__"))
     assert run_alone("acme_forecast", tmp_path) == run_alone("runtime", RUNTIME.parent)
+
+
+def test_a_process_that_forecasts_writes_nothing_anywhere(tmp_path: Path) -> None:
+    """onnxruntime's telemetry, in its wheels from 1.29 on, would leave a cache and an identity of the machine."""
+    homes = {name: str(tmp_path) for name in ("HOME", "TMPDIR", "XDG_CACHE_HOME")}
+    code = RUN.format(package="runtime", artifact=str(ARTIFACTS / "requests"), heavy=HEAVY)
+    environment = {key: value for key, value in os.environ.items() if key != "ORT_DISABLE_TELEMETRY"} | homes
+    subprocess.run([sys.executable, "-c", code], cwd=RUNTIME.parent, env=environment, check=True, capture_output=True)
+    assert list(tmp_path.rglob("*")) == []
 
 
 @pytest.mark.parametrize("path", sorted(RUNTIME.glob("*.py")), ids=lambda path: path.name)
