@@ -94,13 +94,21 @@ def _selftest(examined: Examined, artifacts: tuple[Path, ...]) -> list[Check]:
     def progress(name: str) -> None:
         click.echo(f"{time.perf_counter() - begun:6.1f} s  {name}", err=True)
 
+    train, no_train = None, "training is not installed; pip install 'fcast[export]', or give --artifact"
+    try:
+        train = extra("train")
+    except ImportError:
+        pass
+    except Exception as error:  # of a broken library of torch's
+        no_train = f"training cannot be loaded ({type(error).__name__}: {str(error)[:200]})"
     with tempfile.TemporaryDirectory(prefix="fcast-doctor-") as folder:
         return selftest(
             Path(folder),
             gpus=examined.gpus,
             no_gpu=examined.no_gpu,
             artifacts=artifacts,
-            train=extra("train"),
+            train=train,
+            no_train=no_train,
             progress=progress,
         )
 

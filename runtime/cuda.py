@@ -141,6 +141,7 @@ class DeviceBinding(Binding):
         lock: threading.Lock | None,
     ) -> None:
         self._place, self._options, self._lock = place, run_options, lock
+        self._through = session.run_with_iobinding
         super().__init__(ort, session, manifest, runs)
 
     def _bind(self, ort: Any, inputs: Mapping[str, Any], outputs: Mapping[str, Any]) -> None:
@@ -169,7 +170,7 @@ class DeviceBinding(Binding):
     def _there_and_back(self) -> None:
         for there, here in self._in:
             there.update_inplace(here)
-        self._run(self._bound, self._options)
+        self._through(self._bound, self._options)
         for here, there in self._out:
             np.copyto(here, there.numpy())  # of the CPU's a view, of a GPU's a copy
 

@@ -9,7 +9,10 @@ from __future__ import annotations
 from collections.abc import Callable, Iterable, Sequence
 from dataclasses import asdict, dataclass
 from importlib.metadata import entry_points
-from typing import Any
+from typing import TYPE_CHECKING, Any
+
+if TYPE_CHECKING:
+    from .doctor_probe import Driver
 
 OK, WARNING, FAILED, SKIPPED = "ok", "warning", "failed", "skipped"
 
@@ -51,15 +54,21 @@ def extra(name: str) -> Any:
     """A part that needs torch, `torch` or `train`: the distribution names them as entry points of `fcast.doctor`.
 
     Returns:
-        Its module; None where the runtime is here without its distribution, or without what the part needs.
+        Its module; None where the runtime is here without its distribution.
+
+    Raises:
+        Exception: whatever its import raises where torch or another library is missing or broken.
     """
-    for point in entry_points(group="fcast.doctor"):
-        if point.name == name:
-            try:
-                return point.load()
-            except ImportError:
-                return None
-    return None
+    return next((point.load() for point in entry_points(group="fcast.doctor") if point.name == name), None)
+
+
+def _torch(version: str, driver: Driver) -> list[Check]:
+    try:
+        part = extra("torch")
+    except Exception as error:  # a broken library of torch's may raise anything
+        found = f"torch {version} cannot be loaded ({type(error).__name__}: {str(error)[:200]})"
+        return [Check(name="torch", status=FAILED, found=found, remedy="install it again, for the CUDA of this driver")]
+    return list(part.checks(driver)) if part else []
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -84,13 +93,13 @@ def examine() -> Examined:
 
     wheels = doctor_wheels.installed()
     driver, session = probe_driver(), probe_session(wheels.code.libraries if wheels.code else ())
-    torch = extra("torch") if "torch" in wheels.versions else None
+    torch = wheels.versions.get("torch")
     gpus, no_gpu = doctor_cuda.gpus_in_use(driver, session)
     checks = [
         *guarded("system", lambda: doctor_system.checks(wheels)),
         *guarded("packages", lambda: doctor_wheels.checks(wheels, session)),
         *guarded("cuda", lambda: doctor_cuda.checks(wheels, driver, session)),
-        *(guarded("torch", lambda: torch.checks(driver)) if torch else []),
+        *(guarded("torch", lambda: _torch(torch, driver)) if torch else []),
         *guarded("limits", doctor_system.limits),
     ]
     return Examined(checks=checks, gpus=gpus, no_gpu=no_gpu)

@@ -39,7 +39,14 @@ class SkippedError(Exception):
 
 
 def selftest(
-    folder: Path, *, gpus: Sequence[int], no_gpu: str, artifacts: Sequence[Path], train: Any, progress: Progress
+    folder: Path,
+    *,
+    gpus: Sequence[int],
+    no_gpu: str,
+    artifacts: Sequence[Path],
+    train: Any,
+    no_train: str,
+    progress: Progress,
 ) -> list[Check]:
     """Try everything.
 
@@ -48,14 +55,15 @@ def selftest(
         gpus: indices of the GPUs that a session really ran on.
         no_gpu: why there are none; what skipped items say.
         artifacts: to be tested beside, or instead of, those trained here.
-        train: the part that trains; None where training is not installed.
+        train: the part that trains; None where there is none.
+        no_train: why there is none.
         progress: told what begins.
     """
     run = _Runner(progress)
     devices = ["cpu", *(f"cuda:{index}" for index in gpus)]
     found = {open_artifact(path).manifest.name: Path(path) for path in artifacts}
     if train is None:
-        run("train", lambda: _skip("training is not installed; pip install 'fcast[export]', or give --artifact"))
+        run("train", lambda: _skip(no_train))
     else:
         for kind in train.kinds():
             made = run(f"train {kind}", partial(_train, train, kind, folder / "runs"))

@@ -17,7 +17,7 @@ from typing import Any
 
 import pytest
 
-from runtime import doctor, doctor_cuda, doctor_system
+from runtime import doctor, doctor_cuda, doctor_system, doctor_wheels
 from runtime.cli_doctor import main
 from runtime.doctor import FAILED, OK, SKIPPED, WARNING, Check, examine, guarded, table, worst
 from runtime.doctor_cuda import gpu, libraries, memory, nvidia_driver, provider
@@ -206,6 +206,18 @@ def test_a_part_that_breaks_is_one_warning_and_the_rest_goes_on(monkeypatch: pyt
     assert guarded("x", lambda: [Check(name="y", status=OK, found="")])[0].name == "y"
 
 
+@pytest.mark.parametrize("error", [OSError, ImportError])
+def test_a_broken_torch_is_named(monkeypatch: pytest.MonkeyPatch, error: type[Exception]) -> None:
+    def broken(name: str) -> None:
+        raise error("libcudart.so.13: cannot open shared object file")
+
+    monkeypatch.setattr(doctor, "extra", broken)
+    monkeypatch.setattr(doctor_wheels, "installed", lambda: Wheels(versions={"torch": "2.13.0"}))
+    found = {check.name: check for check in examine().checks}["torch"]
+    assert found.status == FAILED
+    assert found.found.startswith(f"torch 2.13.0 cannot be loaded ({error.__name__}: libcudart.so.13")
+
+
 def test_a_broken_onnxruntime_ends_a_child_and_not_the_doctor(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     (tmp_path / "onnxruntime.py").write_text("import os\nos.abort()\n")
     monkeypatch.setenv("PYTHONPATH", str(tmp_path))
@@ -311,8 +323,10 @@ def test_a_remedy_stands_below_its_line() -> None:
 
 @pytest.fixture
 def without_training(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr("runtime.cli_doctor.extra", lambda name: None)
-    monkeypatch.setattr(doctor, "extra", lambda name: None)
+    def missing(name: str) -> None:
+        raise ImportError("No module named 'torch'")
+
+    monkeypatch.setattr("runtime.cli_doctor.extra", missing)
 
 
 def test_the_self_test_of_an_artifact_writes_one_report(without_training: None, tmp_path: Path) -> None:
@@ -335,13 +349,20 @@ def test_the_self_test_of_an_artifact_writes_one_report(without_training: None, 
 
 def test_an_item_that_fails_takes_no_other_along(tmp_path: Path) -> None:
     found = selftest(
-        tmp_path, gpus=[0], no_gpu="", artifacts=[ARTIFACTS / "requests"], train=None, progress=lambda name: None
+        tmp_path,
+        gpus=[0],
+        no_gpu="",
+        artifacts=[ARTIFACTS / "requests"],
+        train=None,
+        no_train="not here",
+        progress=lambda name: None,
     )
     by_name = {check.name: check for check in found}
     # A GPU is claimed that is not there: each of its items says so, and those of the CPU are as they were.
     assert by_name["verify requests on cuda:0"].status == FAILED
     assert by_name["verify requests on cuda:0"].found.startswith("DeviceError: device: expected ")
     assert by_name["cuda graph of requests"].status == FAILED
+    assert (by_name["train"].status, by_name["train"].found) == (SKIPPED, "not here")
     assert by_name["verify requests on cpu"].status == OK
 
 
