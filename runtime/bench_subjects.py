@@ -99,10 +99,13 @@ def raw_subjects(
     feed: dict[str, Any] = {"context": contexts} | ({} if times is None else {"time_s": times})
     names = [output.name for output in session.get_outputs()]
     bound = session.io_binding()
-    for name, array in feed.items():
-        bound.bind_ortvalue_input(name, ort.OrtValue.ortvalue_from_numpy(array.copy()))
-    for name, array in zip(names, session.run(names, feed), strict=True):
-        bound.bind_ortvalue_output(name, ort.OrtValue.ortvalue_from_numpy(array))
+    given = {name: ort.OrtValue.ortvalue_from_numpy(array.copy()) for name, array in feed.items()}
+    taken = [ort.OrtValue.ortvalue_from_numpy(array) for array in session.run(names, feed)]
+    for name, value in given.items():
+        bound.bind_ortvalue_input(name, value)
+    for name, value in zip(names, taken, strict=True):
+        bound.bind_ortvalue_output(name, value)
+    bound.kept_alive = given, taken  # onnxruntime 1.18 does not keep the arrays
     size = len(contexts)
     return [
         _call(RAW, session.run_with_iobinding, (bound,), windows=size),
