@@ -166,7 +166,7 @@ def _child(code: str, *arguments: str) -> tuple[dict[str, Any], str]:
 
 def probe_driver() -> Driver:
     """Ask libcuda, and the kernel's own note of its version."""
-    in_machine = Path("/proc/driver/nvidia/gpus").exists() or Path("/dev/nvidia0").exists()
+    in_machine = any(Path("/proc/driver/nvidia/gpus").glob("*")) or Path("/dev/nvidia0").exists()
     try:
         text = Path("/proc/driver/nvidia/version").read_text(encoding="utf-8", errors="replace")
     except OSError:

@@ -7,6 +7,7 @@ from dataclasses import replace
 from pathlib import Path
 from types import SimpleNamespace
 
+import onnx
 import pytest
 
 from export import doctor_train
@@ -55,6 +56,26 @@ def test_torch_is_judged_by_what_it_says_of_itself(
 
 def test_this_torch_is_looked_at() -> None:
     assert [check.name for check in checks(NONE)] == ["torch"]
+
+
+# Of docs/OperatorKernels.md of microsoft/onnxruntime (commit 001d12d), CUDAExecutionProvider: those with a kernel for
+# float32 at opset 20; Add, Sub, Mul, Div, Floor, Cast and Unsqueeze, which the calendar uses, have one for float64 too.
+_NAMES = """
+    Abs Add And ArgMax Cast Ceil Clip Concat ConstantOfShape Cos CumSum Div Einsum Equal Erf Exp Expand Flatten
+    Floor GRU Gather GatherElements GatherND Gelu Gemm Greater GreaterOrEqual Identity LSTM LayerNormalization
+    Less LessOrEqual Log MatMul Max MaxPool Min Mul Neg Not Or Pad Pow Range Reciprocal ReduceMax ReduceMean
+    ReduceMin ReduceSum Relu Reshape Round ScatterND Shape Sigmoid Sign Sin Slice Softmax Softplus Split Sqrt
+    Squeeze Sub Sum Tanh Tile TopK Transpose Trilu Unsqueeze Where Xor
+"""
+CUDA_KERNELS = set(_NAMES.split())
+
+
+@pytest.mark.parametrize("kind", doctor_train.kinds())
+def test_every_operator_of_an_exported_graph_has_a_cuda_kernel(kind: str, tmp_path: Path) -> None:
+    run, _ = doctor_train.train(kind, tmp_path / "runs")
+    graph = onnx.load(doctor_train.export(run, tmp_path / "artifacts", kind) / "model.onnx").graph
+    assert {node.op_type for node in graph.node if node.domain == ""} - CUDA_KERNELS == set()
+    assert {node.domain for node in graph.node} == {""}
 
 
 def test_every_model_of_this_project_is_tried() -> None:

@@ -6,6 +6,7 @@ import hashlib
 import inspect
 import json
 import shutil
+import sys
 from collections.abc import Callable
 from functools import partial
 from pathlib import Path
@@ -14,8 +15,10 @@ from typing import Any
 import pytest
 from click.testing import CliRunner
 
-from runtime import Predictor
-from runtime.manifest import self_sha256
+from runtime import CudaOptions, Predictor
+from runtime.artifact import open_artifact
+from runtime.device import open_session
+from runtime.manifest import Manifest, self_sha256
 
 ARTIFACTS = Path(__file__).parent / "artifacts"
 
@@ -47,6 +50,25 @@ def counts() -> Predictor:
 def demand() -> Predictor:
     """L=10, H=4, bins of 10 s, forecast steps of 30 s, three channels, with aggregates."""
     return Predictor(ARTIFACTS / "demand", device="cpu")
+
+
+@pytest.fixture
+def manifest() -> Manifest:
+    """Of the artifact `requests`."""
+    return open_artifact(ARTIFACTS / "requests").manifest
+
+
+@pytest.fixture
+def opened(manifest: Manifest, monkeypatch: pytest.MonkeyPatch) -> Callable[..., Any]:
+    """Opens a session of a stand-in for onnxruntime: how its CUDA behaves, the device, options -> both."""
+    from tests.runtime.stand_in_onnxruntime import FakeOnnxruntime
+
+    def open_(cuda: str, device: str, options: CudaOptions | None = None, model: bytes = b"") -> Any:
+        fake = FakeOnnxruntime(cuda)
+        monkeypatch.setitem(sys.modules, "onnxruntime", fake)  # type: ignore[arg-type]
+        return open_session(model, manifest, device=device, threads=1, where="model.onnx", cuda=options), fake
+
+    return open_
 
 
 @pytest.fixture

@@ -3,9 +3,7 @@
 from __future__ import annotations
 
 import ctypes
-import re
 import sys
-import time
 import warnings
 from collections.abc import Callable
 from pathlib import Path
@@ -16,151 +14,13 @@ import click
 import numpy as np
 import pytest
 
-from runtime import ArtifactError, CudaOptions, DeviceError, InputError, MissingDependencyError, Predictor
-from runtime.artifact import open_artifact
+from runtime import ArtifactError, DeviceError, InputError, MissingDependencyError, Predictor
 from runtime.cli_predict import main as predict_command
 from runtime.cli_verify import main as verify_command
-from runtime.cuda import DeviceSession, why_not
-from runtime.device import Session, open_session
+from runtime.device import open_session
 from runtime.manifest import Manifest
 from tests.runtime.conftest import ARTIFACTS, cli_runner, replace_file
-
-CPU, CUDA = "CPUExecutionProvider", "CUDAExecutionProvider"
-
-
-class FakeValue:
-    """A buffer on a device; one that is made from numpy is numpy's own."""
-
-    def __init__(self, array: np.ndarray, place: tuple[str, int] = ("cpu", 0)) -> None:
-        self.array, self.place = array, place
-
-    @classmethod
-    def ortvalue_from_numpy(cls, array: np.ndarray) -> FakeValue:
-        return cls(array)
-
-    @classmethod
-    def ortvalue_from_shape_and_type(cls, shape: list[int], kind: type, device: str, index: int) -> FakeValue:
-        return cls(np.zeros(shape, kind), (device, index))
-
-    def update_inplace(self, array: np.ndarray) -> None:
-        self.array[...] = array
-
-    def numpy(self) -> np.ndarray:
-        return self.array.copy()
-
-
-class FakeBinding:
-    def __init__(self) -> None:
-        self.inputs: dict[str, FakeValue] = {}
-        self.outputs: dict[str, FakeValue] = {}
-        self.bind_ortvalue_input = self.inputs.__setitem__
-        self.bind_ortvalue_output = self.outputs.__setitem__
-
-
-class FakeRunOptions:
-    def __init__(self) -> None:
-        self.entries: dict[str, str] = {}
-        self.add_run_config_entry = self.entries.__setitem__
-
-
-class FakeSession:
-    """A session of the `requests` artifact that claims the providers it is told to; it forecasts the context's sum."""
-
-    def __init__(self, providers: list[str], device_id: str, *, run: str = "", takes_s: float = 0.0) -> None:
-        self.providers, self.device_id, self.may_fall_back = providers, device_id, True
-        self.takes_s, self.how, self.graphs = takes_s, run, dict[str, float]()
-        self.seen: list[str | None] = []
-
-    def get_providers(self) -> list[str]:
-        return self.providers
-
-    def get_provider_options(self) -> dict[str, dict[str, str]]:
-        return {CUDA: {"device_id": self.device_id}}
-
-    def get_inputs(self) -> list[Any]:
-        return [SimpleNamespace(name="context", type="tensor(float)", shape=["batch", 16, 3])]
-
-    def get_outputs(self) -> list[Any]:
-        return [SimpleNamespace(name="forecast", type="tensor(float)", shape=["batch", 4, 3, 7])]
-
-    def disable_fallback(self) -> None:
-        self.may_fall_back = False
-
-    def io_binding(self) -> FakeBinding:
-        return FakeBinding()
-
-    def run_with_iobinding(self, bound: FakeBinding, options: FakeRunOptions | None = None) -> None:
-        time.sleep(self.takes_s)
-        if self.how == "kernel":
-            raise RuntimeError("CUDA failure 209: no kernel image is available for execution on the device")
-        graph = None if options is None else options.entries["gpu_graph_id"]
-        self.seen.append(graph)
-        found = float(bound.inputs["context"].array.sum())
-        if graph is not None and self.how == "stale graph":  # one that replays what it was recorded with
-            found = self.graphs.setdefault(graph, found)
-        bound.outputs["forecast"].array[...] = found
-
-    def run(self, names: list[str], feed: dict[str, Any], options: FakeRunOptions | None = None) -> list[Any]:
-        self.seen.append(None if options is None else options.entries["gpu_graph_id"])
-        sums = feed["context"].sum(axis=(1, 2))
-        return [np.broadcast_to(sums[:, None, None, None], (len(sums), 4, 3, 7)).astype(np.float32)]
-
-
-class FakeOnnxruntime:
-    """onnxruntime with CUDA compiled in; `cuda` says what happens when a session asks for it."""
-
-    __version__, __file__ = "9.9", "/nowhere/onnxruntime/__init__.py"
-    OrtValue, RunOptions = FakeValue, FakeRunOptions
-
-    def __init__(self, cuda: str) -> None:
-        self.cuda = cuda
-        self.asked: list[tuple[list[Any], dict[str, Any], SimpleNamespace]] = []
-        self.sessions: list[FakeSession] = []
-        self.preloaded = 0
-
-    def SessionOptions(self) -> SimpleNamespace:  # noqa: N802
-        entries: dict[str, str] = {}
-        return SimpleNamespace(entries=entries, add_session_config_entry=entries.__setitem__)
-
-    def get_available_providers(self) -> list[str]:
-        return [CUDA, CPU] if self.cuda != "not built" else [CPU]
-
-    def preload_dlls(self) -> None:
-        print("Failed to load libcudnn.so.9")
-        self.preloaded += 1
-
-    def InferenceSession(self, model: bytes, options: Any, *, providers: list[Any], **more: Any) -> FakeSession:  # noqa: N802
-        self.asked.append((providers, more, options))
-        names = [p if isinstance(p, str) else p[0] for p in providers]
-        device_id = "0"
-        if CUDA in names:
-            if self.cuda == "raises":
-                raise RuntimeError("CUDA failure 35: driver version is insufficient\nsecond line")
-            if self.cuda == "no graphs" and "enable_cuda_graph" in providers[0][1]:
-                raise RuntimeError("This session cannot use the graph capture feature as requested by the user")
-            if self.cuda == "falls back":
-                names = [CPU]
-            else:
-                device_id = providers[0][1]["device_id"]
-        on_cuda = names[0] == CUDA
-        takes_s = {"slow": 2e-3 * on_cuda}.get(self.cuda, 2e-3 * (not on_cuda))
-        self.sessions.append(FakeSession(names, device_id, run=self.cuda if on_cuda else "", takes_s=takes_s))
-        return self.sessions[-1]
-
-
-@pytest.fixture
-def manifest() -> Manifest:
-    return open_artifact(ARTIFACTS / "requests").manifest
-
-
-@pytest.fixture
-def opened(manifest: Manifest, monkeypatch: pytest.MonkeyPatch) -> Callable[..., tuple[Session, FakeOnnxruntime]]:
-    def open_(cuda: str, device: str, options: CudaOptions | None = None) -> tuple[Session, FakeOnnxruntime]:
-        fake = FakeOnnxruntime(cuda)
-        monkeypatch.setitem(sys.modules, "onnxruntime", fake)
-        return open_session(b"", manifest, device=device, threads=1, where="model.onnx", cuda=options), fake
-
-    return open_
+from tests.runtime.stand_in_onnxruntime import CPU, CUDA, Driver, FakeOnnxruntime, FakeSession
 
 
 @pytest.mark.parametrize(("asked", "got"), [("auto", "cuda:0"), ("cuda", "cuda:0"), ("cuda:1", "cuda:1")])
@@ -198,46 +58,6 @@ def test_cuda_asked_for_is_cuda_or_an_error(
         opened(cuda, "cuda:1")
 
 
-class Driver:
-    """The dynamic loader of a machine with or without an NVIDIA driver."""
-
-    def __init__(self, *, missing: str = "", gpu_code: int = 0, version: int = 13000) -> None:
-        self.missing, self.gpu_code, self.version = missing, gpu_code, version
-
-    def __call__(self, name: str, *_: Any) -> Driver:
-        if self.missing in Path(name).name and self.missing:
-            raise OSError(f"{self.missing}: cannot open shared object file: No such file or directory")
-        if name.endswith("cuda.so") and self.missing == "":
-            raise OSError(f"{name}: undefined symbol: Provider_GetHost")
-        return self
-
-    def cuInit(self, _: int) -> int:  # noqa: N802
-        return self.gpu_code
-
-    def cuDriverGetVersion(self, found: Any) -> int:  # noqa: N802
-        found._obj.value = self.version
-        return 0
-
-
-@pytest.mark.parametrize(
-    ("driver", "said"),
-    [
-        (Driver(missing="libcuda.so.1"), "no NVIDIA driver (libcuda.so.1: cannot open shared object file"),
-        (Driver(gpu_code=100), "a driver that finds no usable GPU (cuInit gave 100)"),
-        (Driver(version=12040), "a driver for CUDA up to 12.4, while this onnxruntime needs 13"),
-        (Driver(missing="libonnxruntime_providers_cuda.so"), "a missing library (libonnxruntime_providers_cuda.so"),
-        (Driver(), ""),
-    ],
-    ids=["no driver", "no GPU", "old driver", "no library", "no complaint"],
-)
-def test_what_onnxruntime_keeps_silent_about_is_said(
-    monkeypatch: pytest.MonkeyPatch, driver: Driver, said: str
-) -> None:
-    monkeypatch.setattr(ctypes, "CDLL", driver)
-    ort = SimpleNamespace(__file__="/nowhere/onnxruntime/__init__.py", cuda_version="13.0")
-    assert why_not(ort)[: max(1, len(said))] == said
-
-
 def test_cuda_asked_of_a_wheel_without_it_names_the_one_with_it(opened: Any) -> None:
     with pytest.raises(DeviceError, match=r"got onnxruntime 9.9 without it; .*pip install 'fcast\[gpu\]'"):
         opened("not built", "cuda")
@@ -250,112 +70,6 @@ def test_auto_falls_to_the_cpu_with_a_warning_and_tells_the_truth(opened: Any, c
     assert session.device == "cpu"
     assert session.providers == (CPU,)
     assert fake.asked[-1][0] == [CPU]
-
-
-def test_auto_takes_the_cpu_where_it_measured_it_to_be_faster(opened: Any) -> None:
-    session, fake = opened("slow", "auto")
-    assert (session.device, session.providers) == ("cpu", (CPU,))
-    assert len(fake.sessions) == 2
-    cuda_us, cpu_us = map(
-        int,
-        re.fullmatch(
-            r"measured faster for one window: (\d+) us on cuda:0, (\d+) us on the cpu", session.choice
-        ).groups(),
-    )
-    assert cuda_us >= 2000 > cpu_us
-    assert session.stats.read()["runs"]["count"] == 0
-
-
-def test_auto_takes_the_gpu_where_it_measured_it_to_be_faster(opened: Any) -> None:
-    session, _ = opened("works", "auto")
-    assert session.device == "cuda:0"
-    assert session.choice.startswith("measured faster for one window: ")
-
-
-def test_windows_go_through_buffers_on_the_gpu_asked_for(opened: Any) -> None:
-    session, _ = opened("works", "cuda:1")
-    bound = session.take_binding()
-    assert {value.place for value in [*bound._bound.inputs.values(), *bound._bound.outputs.values()]} == {("cuda", 1)}
-    bound.context.fill(2)
-    bound.run()
-    np.testing.assert_array_equal(bound.outputs()["forecast"], np.full((4, 3, 7), 2 * 16 * 3, np.float32))
-    assert session.stats.read()["runs"]["count"] == 1
-
-
-def test_options_reach_the_provider_under_its_names(opened: Any) -> None:
-    options = CudaOptions(graph=True, memory_limit_bytes=1 << 28, stream=0x7F00)
-    _, fake = opened("works", "cuda", options)
-    (_, given), _ = fake.asked[0][0]
-    assert {key: given[key] for key in ("gpu_mem_limit", "user_compute_stream", "enable_cuda_graph", "use_tf32")} == {
-        "gpu_mem_limit": "268435456",
-        "user_compute_stream": "32512",
-        "enable_cuda_graph": "1",
-        "use_tf32": "0",
-    }
-
-
-@pytest.mark.parametrize(
-    ("wrong", "said"),
-    [
-        ({"graph": 1}, "cuda graph: expected True or False, got 1"),
-        ({"memory_limit_bytes": 0}, "cuda memory_limit_bytes: expected a whole number from 1, or None, got 0"),
-        ({"memory_limit_bytes": "2G"}, "cuda memory_limit_bytes: .*, got '2G'"),
-        ({"stream": -1}, "cuda stream: expected a whole number from 0, or None, got -1"),
-    ],
-)
-def test_an_option_that_is_none_is_refused(wrong: dict[str, Any], said: str) -> None:
-    with pytest.raises(InputError, match=said):
-        CudaOptions(**wrong)
-
-
-def test_each_buffer_has_a_graph_of_its_own_and_batches_have_none(opened: Any) -> None:
-    session, fake = opened("works", "cuda", CudaOptions(graph=True))
-    assert session.cuda_graph == "on"
-    first, second = session.take_binding(), session.take_binding()
-    seen = fake.sessions[-1].seen
-    seen.clear()
-    first.run()
-    second.run()
-    first.run()
-    session.run(np.ones((3, 16, 3), np.float32), None)
-    assert seen == ["1", "2", "1", "-1"]
-
-
-@pytest.mark.parametrize(
-    ("cuda", "why"),
-    [("no graphs", "off: This session cannot use the graph"), ("stale graph", "off: a replayed CUDA graph")],
-)
-def test_a_graph_that_cannot_be_had_or_is_wrong_is_not_used(opened: Any, cuda: str, why: str) -> None:
-    session, fake = opened(cuda, "cuda", CudaOptions(graph=True))
-    assert session.device == "cuda:0"
-    assert session.cuda_graph.startswith(why)
-    assert "enable_cuda_graph" not in fake.asked[-1][0][0][1]
-    assert fake.sessions[-1].seen == [None] * 2
-
-
-@pytest.mark.parametrize("graph", [False, True])
-@pytest.mark.parametrize("name", ["requests", "load", "demand"])
-def test_device_buffers_give_what_those_of_numpy_give(name: str, graph: bool) -> None:
-    """The code of a GPU, on buffers of the CPU; a graph's run options change nothing there."""
-    onnxruntime = pytest.importorskip("onnxruntime")
-    artifact = open_artifact(ARTIFACTS / name)
-    session = onnxruntime.InferenceSession(
-        artifact.read("model.onnx", max_bytes=1 << 20), providers=["CPUExecutionProvider"]
-    )
-    place = ("cpu", 0)
-    on_device = DeviceSession(onnxruntime, session, artifact.manifest, place=place, graph=graph)
-    on_device.warm_up()
-    plain = Session(onnxruntime, session, artifact.manifest)
-    rng = np.random.default_rng(0)
-    one, other = on_device.take_binding(), plain.take_binding()
-    for _ in range(3):
-        one.context[...] = other.context[...] = rng.gamma(1.0, 10.0, one.context.shape)
-        one.time_s[...] = other.time_s[...] = 1.7e9 + rng.integers(0, 10**6)
-        one.run()
-        other.run()
-        for output, values in other.outputs().items():
-            np.testing.assert_array_equal(one.outputs()[output], values)
-        assert one.outputs_are_valid()
 
 
 def test_auto_on_a_cpu_wheel_is_no_surprise(opened: Any) -> None:

@@ -3,13 +3,9 @@
 from __future__ import annotations
 
 import json
-import os
 import shutil
-import signal
 import struct
 import subprocess
-import sys
-import time
 from dataclasses import replace
 from pathlib import Path
 from types import SimpleNamespace
@@ -19,12 +15,11 @@ import pytest
 
 from runtime import doctor, doctor_cuda, doctor_system, doctor_wheels
 from runtime.cli_doctor import main
-from runtime.doctor import FAILED, OK, SKIPPED, WARNING, Check, examine, guarded, table, worst
+from runtime.doctor import FAILED, OK, WARNING, Check, examine, guarded, table, worst
 from runtime.doctor_cuda import gpu, libraries, memory, nvidia_driver, provider
 from runtime.doctor_probe import Driver, Gpu, GpuUse, SessionProbe, probe_driver, probe_gpu_use, probe_session
 from runtime.doctor_wheels import CudaCode, Wheels, checks, installed, read_provider, telemetry
-from runtime.selftest import selftest, write_report
-from tests.runtime.conftest import ARTIFACTS, cli_runner
+from tests.runtime.conftest import cli_runner
 
 CPU, CUDA = "CPUExecutionProvider", "CUDAExecutionProvider"
 CPU_WHEEL = Wheels(versions={"fcast": "0.1.0", "onnxruntime": "1.32.0"})
@@ -319,105 +314,3 @@ def test_exit_code_and_json_follow_the_worst_line(monkeypatch: pytest.MonkeyPatc
 def test_a_remedy_stands_below_its_line() -> None:
     lines = table([Check(name="glibc", status=WARNING, found="old", remedy="new")])
     assert lines == ["warning  glibc  old", "                -> new"]
-
-
-@pytest.fixture
-def without_training(monkeypatch: pytest.MonkeyPatch) -> None:
-    def missing(name: str) -> None:
-        raise ImportError("No module named 'torch'")
-
-    monkeypatch.setattr("runtime.cli_doctor.extra", missing)
-
-
-def test_the_self_test_of_an_artifact_writes_one_report(without_training: None, tmp_path: Path) -> None:
-    out = tmp_path / "report.json"
-    done = cli_runner().invoke(
-        main, ["--selftest", "--artifact", str(ARTIFACTS / "load"), "--out", str(out)], catch_exceptions=False
-    )
-    assert done.exit_code == 0, done.stdout
-    report = json.loads(out.read_text())
-    assert list(tmp_path.iterdir()) == [out]
-    assert report["text"] == [line for line in done.stdout.splitlines()]
-    found = {item["name"]: item for item in report["selftest"]}
-    assert found["train"]["status"] == SKIPPED
-    assert found["verify load on cpu"]["found"].endswith("% of the tolerance")
-    assert found["latency of load on cpu"]["facts"]["p50_us"]["predict"] > 0
-    assert (found["cuda graph of load"]["status"], found["cuda graph of load"]["found"]) == (SKIPPED, "no CUDA device")
-    assert "verify load on cpu" in done.stderr
-    assert f"Wrote {out}" in done.stderr
-
-
-def test_an_item_that_fails_takes_no_other_along(tmp_path: Path) -> None:
-    found = selftest(
-        tmp_path,
-        gpus=[0],
-        no_gpu="",
-        artifacts=[ARTIFACTS / "requests"],
-        train=None,
-        no_train="not here",
-        progress=lambda name: None,
-    )
-    by_name = {check.name: check for check in found}
-    # A GPU is claimed that is not there: each of its items says so, and those of the CPU are as they were.
-    assert by_name["verify requests on cuda:0"].status == FAILED
-    assert by_name["verify requests on cuda:0"].found.startswith("DeviceError: device: expected ")
-    assert by_name["cuda graph of requests"].status == FAILED
-    assert (by_name["train"].status, by_name["train"].found) == (SKIPPED, "not here")
-    assert by_name["verify requests on cpu"].status == OK
-
-
-@pytest.mark.parametrize(
-    ("arguments", "said"),
-    [
-        (["--out", "x.json"], "--out and --artifact belong to --selftest"),
-        (["--artifact", "x"], "--out and --artifact belong to --selftest"),
-    ],
-)
-def test_options_of_the_self_test_need_it(arguments: list[str], said: str) -> None:
-    done = cli_runner().invoke(main, arguments)
-    assert done.exit_code == 2
-    assert said in done.stderr
-
-
-def test_a_report_that_has_no_place_is_refused_before_the_work(tmp_path: Path) -> None:
-    done = cli_runner().invoke(main, ["--selftest", "--out", str(tmp_path / "no" / "report.json")])
-    assert (done.exit_code, done.stdout) == (1, "")
-    assert "Error: --out: expected a file in a folder that is there" in done.stderr
-
-
-def test_a_report_replaces_the_one_before_whole(tmp_path: Path) -> None:
-    out = tmp_path / "report.json"
-    out.write_text("old")
-    with pytest.raises(TypeError, match="not JSON serializable"):
-        write_report(out, {"a": object()})
-    assert out.read_text() == "old"
-    assert list(tmp_path.iterdir()) == [out]
-    write_report(out, {"a": "é"})
-    assert json.loads(out.read_text()) == {"a": "é"}
-
-
-def test_ctrl_c_leaves_no_report(tmp_path: Path) -> None:
-    code = "import runtime.cli_doctor as c; c.extra = lambda name: None; c.main()"
-    arguments = ["--selftest", "--artifact", str(ARTIFACTS / "load"), "--out", str(tmp_path / "report.json")]
-    temporary = tmp_path / "tmp"
-    temporary.mkdir()
-    child = subprocess.Popen(
-        [sys.executable, "-c", code, *arguments],
-        cwd=Path(__file__).parents[2],
-        env=os.environ | {"TMPDIR": str(temporary)},
-        stdout=subprocess.DEVNULL,
-        stderr=subprocess.PIPE,
-        text=True,
-    )
-    assert child.stderr is not None
-    for line in child.stderr:
-        if "latency of load" in line:
-            child.send_signal(signal.SIGINT)
-            break
-    child.stderr.read()
-    child.stderr.close()
-    deadline = time.monotonic() + 60
-    while child.poll() is None and time.monotonic() < deadline:
-        time.sleep(0.01)
-    assert child.returncode == 130
-    assert [path.name for path in tmp_path.rglob("*")] == ["tmp"]
