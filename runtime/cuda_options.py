@@ -22,10 +22,10 @@ class CudaOptions:
         """Check every field."""
         if type(self.graph) is not bool:
             raise InputError(f"cuda graph: expected True or False, got {self.graph!r}")
-        for name, least in (("memory_limit_bytes", 1), ("stream", 0)):
+        for name in ("memory_limit_bytes", "stream"):
             value = getattr(self, name)
-            if value is not None and (type(value) is not int or not least <= value < 2**63):
-                raise InputError(f"cuda {name}: expected a whole number from {least}, or None, got {value!r}")
+            if value is not None and (type(value) is not int or not 1 <= value < 2**63):
+                raise InputError(f"cuda {name}: expected a whole number from 1, or None, got {value!r}")
 
 
 def provider_options(index: int, options: CudaOptions) -> dict[str, str]:

@@ -88,7 +88,7 @@ def test_options_reach_the_provider_under_its_names(opened: Any) -> None:
         ({"graph": 1}, "cuda graph: expected True or False, got 1"),
         ({"memory_limit_bytes": 0}, "cuda memory_limit_bytes: expected a whole number from 1, or None, got 0"),
         ({"memory_limit_bytes": "2G"}, "cuda memory_limit_bytes: .*, got '2G'"),
-        ({"stream": -1}, "cuda stream: expected a whole number from 0, or None, got -1"),
+        ({"stream": 0}, "cuda stream: expected a whole number from 1, or None, got 0"),
     ],
 )
 def test_an_option_that_is_none_is_refused(wrong: dict[str, Any], said: str) -> None:
