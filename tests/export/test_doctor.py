@@ -61,11 +61,13 @@ def test_this_torch_is_looked_at() -> None:
 # Of docs/OperatorKernels.md of microsoft/onnxruntime (commit 001d12d), CUDAExecutionProvider: those with a kernel for
 # float32 at opset 20; Add, Sub, Mul, Div, Floor, Cast and Unsqueeze, which the calendar uses, have one for float64 too.
 _NAMES = """
-    Abs Add And ArgMax Cast Ceil Clip Concat ConstantOfShape Cos CumSum Div Einsum Equal Erf Exp Expand Flatten
-    Floor GRU Gather GatherElements GatherND Gelu Gemm Greater GreaterOrEqual Identity LSTM LayerNormalization
-    Less LessOrEqual Log MatMul Max MaxPool Min Mul Neg Not Or Pad Pow Range Reciprocal ReduceMax ReduceMean
-    ReduceMin ReduceSum Relu Reshape Round ScatterND Shape Sigmoid Sign Sin Slice Softmax Softplus Split Sqrt
-    Squeeze Sub Sum Tanh Tile TopK Transpose Trilu Unsqueeze Where Xor
+    Abs Add And ArgMax Cast Ceil Clip Concat ConstantOfShape Cos CumSum Div Einsum Elu Equal Erf Exp Expand
+    Flatten Floor GRU Gather GatherElements GatherND Gelu Gemm Greater GreaterOrEqual HardSigmoid HardSwish
+    Identity IsInf IsNaN LSTM LayerNormalization LeakyRelu Less LessOrEqual Log LogSoftmax MatMul Max MaxPool
+    Min Mod Mul Neg NonZero Not OneHot Or PRelu Pad Pow RNN Range Reciprocal ReduceL1 ReduceL2 ReduceMax
+    ReduceMean ReduceMin ReduceProd ReduceSum ReduceSumSquare Relu Reshape Round ScatterElements ScatterND Selu
+    Shape Sigmoid Sign Sin Slice Softmax Softplus Softsign Split Sqrt Squeeze Sub Sum Tanh ThresholdedRelu Tile
+    TopK Transpose Trilu Unsqueeze Where Xor
 """
 CUDA_KERNELS = set(_NAMES.split())
 
