@@ -155,7 +155,9 @@ def open_session(
     if on_cuda is not None and device != "auto":
         opened = on_cuda
     else:
-        opened = _open_cpu(ort, model, manifest, threads, where)
+        session = _create_on_cpu(ort, model, threads, where)
+        _check_graph(session, manifest, where)
+        opened = Session(ort, session, manifest)
         opened.choice = choice
         if on_cuda is not None:
             from .cuda import faster
@@ -166,16 +168,14 @@ def open_session(
     return opened
 
 
-def _open_cpu(ort: Any, model: bytes, manifest: Manifest, threads: int, where: str) -> Session:
+def _create_on_cpu(ort: Any, model: bytes, threads: int, where: str) -> Any:
     try:
-        session = _create(ort, model, [_CPU], threads)
+        return _create(ort, model, [_CPU], threads)
     except Exception as error:  # onnxruntime has a dozen exception classes under Exception alone
         raise ArtifactError(
             f"{where}: expected a graph that onnxruntime {ort.__version__} loads, got {first_line(error)}; "
             "upgrade onnxruntime or export with an older --opset"
         ) from None
-    _check_graph(session, manifest, where)
-    return Session(ort, session, manifest)
 
 
 def _parse_device(device: str) -> int:
