@@ -255,14 +255,16 @@ class _Life:
 
     def _look(self, key: int, found: Any, *, late: bool = False) -> None:
         self._counted["forecasts"] += 1
-        self._sources[found.source] += 1
+        source = found.source.partition(" ")[0]
+        self._sources[source] += 1
         expected_s = (self._at[key] - (0 if self._load else 1)) * self._step_s
         late = late and not found.source.startswith("model")  # the documented answer when the model is not in time
         if self._good[key] >= 0 and not late:  # after a gap nothing was given yet
             self._counted["lost"] += found.start_s is None or abs(found.start_s - expected_s) > 1e-3
         values = found.values
         valid = bool(np.isfinite(values).all() and (values >= 0).all() and (np.diff(values, axis=-1) >= 0).all())
-        answered = self._good[key] < self._context or late or found.source.startswith("model")
+        answered = self._good[key] < self._context or late or source.startswith("model")
+        answered = answered or source in ("fallback:recent_quantiles", "fallback:last_value")  # the breaker is open
         self._counted["wrong"] += not valid
         self._counted["wrong"] += not answered
 

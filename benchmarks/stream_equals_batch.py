@@ -86,7 +86,7 @@ def main(traces: tuple[str, ...], folder: Path, artifact: Path, clean: bool, as_
     if data.trace.fingerprint() != checkpoint.meta["trace"]["fingerprint"]:
         raise click.UsageError(f"{traces[0]}: expected the trace that {folder} was trained on, got another; correct it")
 
-    found = dict(streamed(Predictor(artifact, device="cpu"), data))
+    found = dict(streamed(Predictor(artifact, device="cpu", breaker=False), data))
     origins = np.array(sorted(found), np.int64)
     sources = Counter(forecast.source for forecast in found.values())
     source = window_source(data, torch.device("cpu"))

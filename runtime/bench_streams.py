@@ -31,7 +31,7 @@ def stream_subjects(path: str | os.PathLike[str], *, device: str, threads: int, 
     """
     artifact = open_artifact(path)
     windows = Windows(read_golden(artifact))
-    predictor = Predictor(path, device=device, threads=threads, max_streams=streams)
+    predictor = Predictor(path, device=device, threads=threads, max_streams=streams, breaker=False)
     graph = artifact.read("model.onnx", max_bytes=MAX_GRAPH_BYTES)
 
     def raw(batch: int) -> Callable[[], object]:

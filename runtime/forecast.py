@@ -43,7 +43,8 @@ class Forecast:
     """`load`: where the first forecast step begins. `requests`: time of the last request. None before that."""
     source: str
     """`model` (`model+adaptive` when it was corrected by how those before turned out), or `fallback:empirical` /
-    `fallback:prior` while the model cannot be asked; `standing:model` is its last one, while the next is late."""
+    `fallback:prior` while the model cannot be asked; `fallback:recent_quantiles (why)` / `fallback:last_value (why)`
+    while it is measurably worse; `standing:model` is its last one, while the next is late."""
     aggregates: NDArray[np.float32] | None = None
     """(H, 2C, Q) where the model forecasts them: entry h - 1 has quantiles of the sum of each channel over the first h
     steps, then of the largest of them. Raw units, read-only, as the model gave them."""

@@ -7,11 +7,14 @@ from dataclasses import replace
 from typing import TYPE_CHECKING, Any, TypeAlias
 
 from . import memory
+from .breaker import Breaker, Instead
 from .deadline import deadline, forecast_in_time
 from .fallback import fallback
 from .forecast import Forecast
+from .judge import WINDOW
 from .manifest import Manifest
 from .memory import Memory
+from .rivals import rivals_of
 from .serving import Serving
 from .snapshot import Numbers, pack, unpack
 from .stream import Stream
@@ -21,10 +24,12 @@ if TYPE_CHECKING:
     from numpy.typing import NDArray
 
 
-# The last n <= L steps (n, C), time_s, whether n is L; then what only `settle` reads: the stream, its revision,
-# steps.seen, steps.clears, start_s, the model's manifest. A plain tuple, as one with names takes 0.3 µs more for each
-# forecast.
-Asked: TypeAlias = "tuple[NDArray[np.float32], float | None, bool, Stream, int, int, int, float | None, Manifest]"
+# The last n <= L steps (n, C), time_s, whether to ask the model; then what only `settle` reads: the stream, its
+# revision, steps.seen, steps.clears, start_s, the model's manifest, who speaks in the model's place. A plain tuple, as
+# one with names takes 0.3 µs more for each forecast.
+Asked: TypeAlias = (
+    "tuple[NDArray[np.float32], float | None, bool, Stream, int, int, int, float | None, Manifest, Instead | None]"
+)
 
 
 class LiveStream:
@@ -35,14 +40,17 @@ class LiveStream:
     Args:
         serving: who is asked.
         adapt: correct the forecasts by how those before turned out.
+        breaker: judge them, and leave the model while it is measurably worse than a simple forecast.
     """
 
-    __slots__ = "__weakref__", "_adaptive", "_lock", "_serving", "_standing", "_stream"
+    __slots__ = "__weakref__", "_adaptive", "_breaker", "_lock", "_serving", "_standing", "_stream"
 
-    def __init__(self, serving: Serving, *, adapt: bool) -> None:
+    def __init__(self, serving: Serving, *, adapt: bool, breaker: bool) -> None:
         self._serving = serving
         self._lock = threading.Lock()
-        self._stream, self._adaptive, self._standing = memory.open_memory(serving.model.manifest, adapt=adapt)
+        self._stream, self._adaptive, self._standing, self._breaker = memory.open_memory(
+            serving.model.manifest, adapt=adapt, breaker=breaker
+        )
 
     def observe(
         self, timestamp_s: float, request_tokens: float | None = None, response_tokens: float | None = None
@@ -83,7 +91,10 @@ class LiveStream:
 
     def instead(self, asked: Asked) -> Forecast:
         """What stands in for an answer that is late: the model's last one while it reaches ahead, or the fallback."""
-        history, _, _, stream, revision, seen, _, start_s, manifest = asked
+        history, _, _, stream, revision, seen, _, start_s, manifest, instead = asked
+        if instead is not None:
+            values = rivals_of(manifest).forecast(instead.rival, history)
+            return Forecast.of(manifest, values, start_s=start_s, source=instead.source, aggregates=None)
         with self._lock:
             before, _, standing = self._standing or (0, None, None)
             if self._stream is not stream:
@@ -112,13 +123,22 @@ class LiveStream:
                 return standing[2]
             steps, context = stream.steps, manifest.context
             seen, clears, history = steps.seen, steps.clears, steps.last(context).copy()
-            return history, stream.time_s, seen >= context, stream, revision, seen, clears, stream.start_s, manifest
+            ask, instead, breaker = seen >= context, None, self._breaker
+            if ask and breaker is not None:
+                if breaker.judge.manifest is not manifest and self._serving.model.manifest is manifest:
+                    breaker = self._breaker = Breaker(manifest)  # another model came into service
+                if breaker.judge.manifest is manifest:
+                    instead = breaker.look(steps)
+                    ask = instead is None or breaker.judge.due(seen, clears)
+            return history, stream.time_s, ask, stream, revision, seen, clears, stream.start_s, manifest, instead
 
     def settle(self, asked: Asked, found: dict[str, NDArray[np.float32]] | None) -> Forecast:
         """The second half: the forecast made of what the model said, or without it, which stands from now on."""
-        history, _, _, stream, revision, seen, clears, start_s, manifest = asked
+        history, _, _, stream, revision, seen, clears, start_s, manifest, instead = asked
         aggregates: NDArray[np.float32] | None = None
-        if found is None:
+        if instead is not None:
+            values, source = rivals_of(manifest).forecast(instead.rival, history), instead.source
+        elif found is None:
             values, source = fallback(history, manifest, seen=seen)
         else:
             values, source, aggregates = found["forecast"], "model", found.get("demand")
@@ -128,17 +148,31 @@ class LiveStream:
             standing = self._standing
             if standing is not None and standing[0] == revision and standing[1] is manifest:
                 return standing[2]  # another thread was faster
-            if self._adaptive is not None and found is not None:
-                # What was finished while the model ran is not judged, nor anything from before a gap.
-                steps = stream.steps
-                late = steps.seen - seen if steps.clears == clears else steps.length
-                values, source = self._adaptive.adjust(values, late=late), "model+adaptive"
+            if found is not None:
+                said = found["forecast"]
+                if self._adaptive is not None:
+                    # What was finished while the model ran is not judged, nor anything from before a gap.
+                    steps = stream.steps
+                    late = steps.seen - seen if steps.clears == clears else steps.length
+                    said = self._adaptive.adjust(said, late=late)
+                    if instead is None:
+                        values, source = said, "model+adaptive"
+                if (breaker := self._breaker) is not None and breaker.judge.manifest is manifest:
+                    breaker.judge.take(said, history, seen=seen, clears=clears)
             forecast = Forecast.of(manifest, values, start_s=start_s, source=source, aggregates=aggregates)
             # One of a model that has left meanwhile is given and does not stand.
             if (standing is None or standing[0] <= revision) and self._serving.model.manifest is manifest:
                 self._standing = (revision, manifest, forecast)
-        self._serving.model.stats.count_source(source)
+        self._serving.model.stats.count_source(source if instead is None else instead.name)
         return forecast
+
+    def judged(self, manifest: Manifest) -> tuple[NDArray[np.float64], bool]:
+        """Scores of this model's last forecasts, as `Judge.rows`, and whether a rival speaks in its place."""
+        with self._lock:
+            breaker = self._breaker
+            if breaker is None or breaker.judge.manifest is not manifest:
+                breaker = Breaker(manifest)
+            return breaker.judge.rows(WINDOW), breaker.instead is not None
 
     def snapshot(self) -> bytes:
         """What this stream remembers, as `Predictor.snapshot` gives it for all streams."""
@@ -153,14 +187,14 @@ class LiveStream:
         """
         adapt, manifest = self._adaptive is not None, self._serving.model.manifest
         found = unpack(data, of="stream", manifest=manifest, adapt=adapt)
-        self.resume(memory.read_all(found, manifest, adapt=adapt)[0])
+        self.resume(memory.read_all(found, manifest, adapt=adapt, breaker=self._breaker is not None)[0])
 
     def write(self, manifest: Manifest, numbers: Numbers) -> dict[str, Any]:
         """See `memory.write`."""
         with self._lock:
-            return memory.write(Memory(self._stream, self._adaptive, self._standing), manifest, numbers)
+            return memory.write(Memory(self._stream, self._adaptive, self._standing, self._breaker), manifest, numbers)
 
     def resume(self, remembered: Memory) -> None:
         """Go on from what another stream remembered; a forecast under way is given and not kept."""
         with self._lock:
-            self._stream, self._adaptive, self._standing = remembered
+            self._stream, self._adaptive, self._standing, self._breaker = remembered

@@ -3,18 +3,23 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
-from typing import Any, NamedTuple
+from typing import TYPE_CHECKING, Any, NamedTuple
 
 import numpy as np
 
 from .adaptive import AdaptiveQuantiles
+from .breaker import Breaker
 from .errors import InputError
 from .fields import show
 from .forecast import Forecast
 from .inputs import seconds
+from .judge import Judge
 from .manifest import Manifest
 from .snapshot import Numbers, Snapshot
 from .stream import Stream, open_stream
+
+if TYPE_CHECKING:
+    from numpy.typing import NDArray
 
 _SOURCES = ("model", "model+adaptive", "fallback:empirical", "fallback:prior")
 
@@ -26,23 +31,33 @@ class Memory(NamedTuple):
     adaptive: AdaptiveQuantiles | None
     standing: tuple[int, Manifest, Forecast] | None
     """The last forecast, and what it was made for: the revision of the stream, and the model by its manifest."""
+    breaker: Breaker | None
+    """Of the model in service when it was last asked; it does not go on with another one."""
 
 
-def open_memory(manifest: Manifest, *, adapt: bool) -> Memory:
+def open_memory(manifest: Manifest, *, adapt: bool, breaker: bool) -> Memory:
     """That of a stream which has seen nothing."""
     m, keep, adaptive = manifest, manifest.context, None
     if adapt:
         ratio = m.steps_per_forecast_step
-        keep = max(keep, m.horizon * ratio)
+        keep = _kept_to_adapt(m)
         adaptive = AdaptiveQuantiles(m.levels, horizon=m.horizon, channels=len(m.channels), ratio=ratio)
-    return Memory(open_stream(m, keep=keep), adaptive, None)
+    if breaker:
+        keep = max(keep, Judge.keep(m))
+    return Memory(open_stream(m, keep=keep), adaptive, None, Breaker(m) if breaker else None)
+
+
+def _kept_to_adapt(manifest: Manifest) -> int:
+    return max(manifest.context, manifest.horizon * manifest.steps_per_forecast_step)
 
 
 def write(memory: Memory, manifest: Manifest, numbers: Numbers) -> dict[str, Any]:
     """Its single values, for JSON; its arrays go to `numbers`. What stands is left out if it is another model's."""
-    stream, adaptive, standing = memory
-    numbers.put(stream.steps.last())
-    state = {"seen": stream.steps.seen, "stream": stream.state(), "adaptive": None, "standing": None}
+    stream, adaptive, standing, breaker = memory
+    rows = stream.steps.last()
+    numbers.put(rows)
+    state = {"seen": stream.steps.seen, "rows": len(rows), "stream": stream.state()}
+    state |= {"adaptive": None, "standing": None, "breaker": None}
     if adaptive is not None:
         state["adaptive"] = adaptive.state(numbers)
     if standing is not None and standing[0] == stream.revision and standing[1] is manifest:
@@ -51,50 +66,62 @@ def write(memory: Memory, manifest: Manifest, numbers: Numbers) -> dict[str, Any
         if forecast.aggregates is not None:
             numbers.put(forecast.aggregates)
         state["standing"] = [forecast.source, forecast.start_s, forecast.aggregates is not None]
+    if breaker is not None and breaker.judge.manifest is manifest:
+        state["breaker"] = breaker.state(stream.steps, numbers)
     return state
 
 
-def read_all(snapshot: Snapshot, manifest: Manifest, *, adapt: bool) -> list[Memory]:
+def read_all(snapshot: Snapshot, manifest: Manifest, *, adapt: bool, breaker: bool) -> list[Memory]:
     """Those of all streams of a snapshot, one at least.
 
     Args:
         snapshot: opened with the same manifest and `adapt`.
         manifest: of the model before which the streams go on.
         adapt: whether they adapt.
+        breaker: whether they have one; closed and new if those of the snapshot have none.
 
     Raises:
         InputError: not what `write` writes.
     """
     if not snapshot.streams:
         raise InputError("snapshot: expected a stream, got none; take another snapshot")
-    found = [_read(state, snapshot.numbers, manifest, adapt=adapt) for state in snapshot.streams]
+    found = [_read(state, snapshot.numbers, manifest, adapt=adapt, breaker=breaker) for state in snapshot.streams]
     snapshot.numbers.finish()
-    if not snapshot.same_model:  # what stood is the other model's own
-        return [Memory(stream, adaptive, None) for stream, adaptive, _ in found]
+    if not snapshot.same_model:  # what stood, and how it turned out, is the other model's own
+        return [m._replace(standing=None, breaker=Breaker(manifest) if breaker else None) for m in found]
     return found
 
 
-def _read(state: Mapping[str, Any], numbers: Numbers, manifest: Manifest, *, adapt: bool) -> Memory:
-    stream, adaptive, _ = open_memory(manifest, adapt=adapt)
+def _read(state: Mapping[str, Any], numbers: Numbers, manifest: Manifest, *, adapt: bool, breaker: bool) -> Memory:
+    remembered = open_memory(manifest, adapt=adapt, breaker=breaker)
+    stream, adaptive = remembered.stream, remembered.adaptive
+    judged = Breaker(manifest)
     try:
         seen = state["seen"]
         if type(seen) is not int or seen < 0:
             raise InputError(f"snapshot: expected steps seen, got {show(seen)}")
-        rows = min(seen, stream.steps.length)
-        stream.steps.fill(numbers.take((rows, len(manifest.channels)), np.float32, low=0.0), seen)
+        # Version 1 does not say how many steps it kept.
+        count = state["rows"] if "rows" in state else min(seen, _kept_to_adapt(manifest) if adapt else manifest.context)
+        if type(count) is not int or not min(seen, manifest.context) <= count <= seen:
+            raise InputError(f"snapshot: expected the last steps of {seen}, got {show(count)} of them")
+        kept = numbers.take((count, len(manifest.channels)), np.float32, low=0.0)
+        # Where more are kept here, with a breaker, the oldest are not known, and nothing asks for them.
+        rows = np.zeros((min(seen, stream.steps.length), kept.shape[1]), dtype=np.float32)
+        rows[max(0, len(rows) - count) :] = kept[max(0, count - len(rows)) :]
+        stream.steps.fill(rows, seen)
         stream.resume(state["stream"])
         if adaptive is not None:
             adaptive.resume(state["adaptive"], numbers, seen)
         standing = state["standing"]
+        arrays = None if standing is None else _standing(standing, numbers, manifest)
+        if state.get("breaker") is not None:
+            judged.resume(state["breaker"], numbers)
+        if breaker:
+            remembered = remembered._replace(breaker=judged)
         if standing is None:
-            return Memory(stream, adaptive, None)
-        source, start_s, has_aggregates = standing
-        shape = manifest.horizon, len(manifest.channels), len(manifest.levels)
-        values = numbers.take(shape, np.float32, low=0.0)
-        aggregates = None
-        if has_aggregates:
-            aggregates = numbers.take((shape[0], 2 * shape[1], shape[2]), np.float32, low=0.0)
-        if source not in _SOURCES:
+            return remembered
+        source, start_s, _ = standing
+        if source not in _SOURCES and (judged.instead is None or source != judged.instead.source):
             raise InputError(f"snapshot: expected a source, got {show(source)}")
         if start_s is not None:
             start_s = seconds("snapshot: start_s", start_s)
@@ -104,5 +131,17 @@ def _read(state: Mapping[str, Any], numbers: Numbers, manifest: Manifest, *, ada
         raise InputError(
             f"snapshot: expected a stream's values, got {type(error).__name__} on {show(str(error))}"
         ) from None
-    forecast = Forecast.of(manifest, values, start_s=start_s, source=source, aggregates=aggregates)
-    return Memory(stream, adaptive, (stream.revision, manifest, forecast))
+    assert arrays is not None
+    forecast = Forecast.of(manifest, arrays[0], start_s=start_s, source=source, aggregates=arrays[1])
+    return remembered._replace(standing=(stream.revision, manifest, forecast))
+
+
+def _standing(
+    standing: tuple[str, float | None, bool], numbers: Numbers, manifest: Manifest
+) -> tuple[NDArray[np.float32], NDArray[np.float32] | None]:
+    _, _, has_aggregates = standing
+    shape = manifest.horizon, len(manifest.channels), len(manifest.levels)
+    values = numbers.take(shape, np.float32, low=0.0)
+    if not has_aggregates:
+        return values, None
+    return values, numbers.take((shape[0], 2 * shape[1], shape[2]), np.float32, low=0.0)

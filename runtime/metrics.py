@@ -43,6 +43,17 @@ class PredictorCollector:
         failures = core.CounterMetricFamily(
             "fcast_failures", "Runs that gave no forecast, by reason.", labels=[*_LABELS, "reason"]
         )
+        wql = core.GaugeMetricFamily(
+            "fcast_wql", "Rolling wQL of the model, and of two simple forecasts.", labels=[*_LABELS, "of"]
+        )
+        coverage = core.GaugeMetricFamily(
+            "fcast_coverage", "Rolling share of steps at or below each level of the model.", labels=[*_LABELS, "level"]
+        )
+        judged = core.GaugeMetricFamily("fcast_judged_forecasts", "Forecasts that these are of.", labels=_LABELS)
+        drift = core.GaugeMetricFamily("fcast_drift", "1 while the traffic has left the model behind.", labels=_LABELS)
+        opened = core.GaugeMetricFamily(
+            "fcast_breaker_open_streams", "Streams in which a simple forecast speaks for the model.", labels=_LABELS
+        )
         for stats in (predictor.stats() for predictor in self._predictors):
             model = [stats["name"], str(stats["version"])]
             for windows_of, found in (("one", stats["runs"]), ("many", stats["batch_runs"])):
@@ -53,7 +64,15 @@ class PredictorCollector:
                 forecasts.add_metric([*model, source], count)
             for reason, count in stats["failures"].items():
                 failures.add_metric([*model, reason], count)
-        yield from (runs, windows, forecasts, failures)
+            if (turned_out := stats["judged"]) is not None:
+                for of, score in turned_out["wql"].items():
+                    wql.add_metric([*model, of], score)
+                for level, share in turned_out["coverage"].items():
+                    coverage.add_metric([*model, f"{level:g}"], share)
+                judged.add_metric(model, turned_out["forecasts"])
+                drift.add_metric(model, float(turned_out["drift"]))
+                opened.add_metric(model, turned_out["open"])
+        yield from (runs, windows, forecasts, failures, wql, coverage, judged, drift, opened)
 
 
 def _import_prometheus() -> Any:

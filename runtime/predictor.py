@@ -7,6 +7,7 @@ from collections.abc import Hashable, Iterable, Mapping
 from typing import TYPE_CHECKING, Any
 
 from .cuda_options import CudaOptions
+from .drift import told
 from .forecast import Forecast
 from .live import LiveStream
 from .memory import read_all
@@ -39,6 +40,8 @@ class Predictor:
         threads: threads inside one operator; 1 is best for models of this size.
         adapt: correct the forecasts of the stream by how those before turned out, see `runtime.adaptive`. `predict`
             stays as it is.
+        breaker: judge a sample of each stream's forecasts when they are over, and have a simple forecast speak while
+            the model is measurably worse, see `runtime.breaker`. `predict` stays as it is.
         max_streams: streams kept by key, beside this one.
         cuda: how a GPU is used, see `CudaOptions`.
 
@@ -57,13 +60,14 @@ class Predictor:
         device: str = "auto",
         threads: int = 1,
         adapt: bool = False,
+        breaker: bool = True,
         max_streams: int = 10_000,
         cuda: CudaOptions | None = None,
     ) -> None:
         self._serving = Serving(Model(path, version=version, device=device, threads=threads, cuda=cuda))
-        self._live = LiveStream(self._serving, adapt=adapt)
-        self._streams = Streams(self._serving, adapt=adapt, max_streams=max_streams)
-        self._adapt = adapt
+        self._live = LiveStream(self._serving, adapt=adapt, breaker=breaker)
+        self._streams = Streams(self._serving, adapt=adapt, breaker=breaker, max_streams=max_streams)
+        self._adapt, self._breaker = adapt, breaker
         self._reload = Reload(path, self._serving, threads=threads, adapt=adapt, cuda=cuda)
         self._watch: Watch | None = None
 
@@ -227,8 +231,13 @@ class Predictor:
     def stats(self) -> dict[str, Any]:
         """What the model in service did since it was loaded, for all streams together; docs/runtime.md has the keys."""
         model = self._model
-        facts = {"name": model.manifest.name, "version": model.manifest.version}
-        return facts | {"device": model.session.facts()} | model.stats.read()
+        facts = {"name": model.manifest.name, "version": model.manifest.version, "device": model.session.facts()}
+        return facts | model.stats.read() | {"judged": self._judged(model) if self._breaker else None}
+
+    def _judged(self, model: Model) -> dict[str, Any]:
+        streams = [self._live, *(stream for _, stream in self._streams.items())]
+        rows, opened = zip(*(stream.judged(model.manifest) for stream in streams), strict=True)
+        return told(rows, model.manifest, opened=sum(opened))
 
     def snapshot(self) -> bytes:
         """What all streams remember, also the predictor's own: bytes to go on from after a restart, see `restore`.
@@ -257,7 +266,7 @@ class Predictor:
         """
         manifest = self._model.manifest
         found = unpack(data, of="predictor", manifest=manifest, adapt=self._adapt)
-        own, *others = read_all(found, manifest, adapt=self._adapt)
+        own, *others = read_all(found, manifest, adapt=self._adapt, breaker=self._breaker)
         self._streams.resume([state.get("key") for state in found.streams[1:]], others)
         self._live.resume(own)
 

@@ -29,7 +29,8 @@ from .manifest import Manifest
 if TYPE_CHECKING:
     from numpy.typing import NDArray
 
-VERSION = 1
+VERSION = 2
+"""2 came with the circuit breaker; of 1 it begins anew."""
 _MAGIC = b"FCASTSNP"
 _START = struct.Struct("<8sII")
 _HASH_BYTES = 32
@@ -134,8 +135,12 @@ def unpack(data: bytes, *, of: str, manifest: Manifest, adapt: bool) -> Snapshot
     if len(data) < _START.size + _HASH_BYTES or not data.startswith(_MAGIC):
         _refuse(f"bytes that begin with {_MAGIC.decode()}", f"{len(data)} bytes, {show(data[:8])}...")
     _, version, length = _START.unpack_from(data)
-    if version != VERSION:
-        _refuse(f"version {VERSION}", str(version), "take it with the fcast that is to go on, or upgrade fcast here")
+    if not 1 <= version <= VERSION:
+        _refuse(
+            f"version {VERSION} or older",
+            str(version),
+            "take it with the fcast that is to go on, or upgrade fcast here",
+        )
     body, said = data[:-_HASH_BYTES], data[-_HASH_BYTES:]
     found = hashlib.sha256(body).digest()
     if said != found:

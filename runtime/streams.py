@@ -30,16 +30,17 @@ class Streams:
     Args:
         serving: who is asked.
         adapt: as `Predictor`.
+        breaker: as `Predictor`.
         max_streams: as `Predictor`.
 
     Raises:
         InputError: `max_streams` is no whole number from 1.
     """
 
-    def __init__(self, serving: Serving, *, adapt: bool, max_streams: int) -> None:
+    def __init__(self, serving: Serving, *, adapt: bool, breaker: bool, max_streams: int) -> None:
         if not is_integer(max_streams) or max_streams < 1:
             raise InputError(f"max_streams: expected a whole number from 1, got {show(max_streams)}")
-        self._serving, self._adapt, self._max = serving, adapt, max_streams
+        self._serving, self._adapt, self._breaker, self._max = serving, adapt, breaker, max_streams
         self._lock = threading.Lock()
         self._kept: OrderedDict[Hashable, LiveStream] = OrderedDict()  # the longest unused first
         self._let_go: WeakValueDictionary[Hashable, LiveStream] = WeakValueDictionary()
@@ -50,7 +51,7 @@ class Streams:
         with self._lock:
             stream = self._kept.get(key)
             if stream is None:
-                stream = self._let_go.pop(key, None) or LiveStream(self._serving, adapt=self._adapt)
+                stream = self._let_go.pop(key, None) or self._open()
                 self._keep(key, stream)
             else:
                 self._kept.move_to_end(key)
@@ -92,9 +93,12 @@ class Streams:
             self._kept.clear()
             self._let_go.clear()
             for key, remembered in zip(keys, memories, strict=True):
-                stream = known.get(key) or LiveStream(self._serving, adapt=self._adapt)
+                stream = known.get(key) or self._open()
                 stream.resume(remembered)
                 self._keep(key, stream)
+
+    def _open(self) -> LiveStream:
+        return LiveStream(self._serving, adapt=self._adapt, breaker=self._breaker)
 
     def _items(self) -> list[tuple[Hashable, LiveStream]]:
         return [*self._let_go.items(), *self._kept.items()]

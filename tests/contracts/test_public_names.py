@@ -48,7 +48,7 @@ def command(script: str) -> click.Command:
     [
         (
             Predictor.__init__,
-            "path, *, version=None, device='auto', threads=1, adapt=False, max_streams=10000, cuda=None",
+            "path, *, version=None, device='auto', threads=1, adapt=False, breaker=True, max_streams=10000, cuda=None",
         ),
         (Predictor.observe, "timestamp_s, request_tokens=None, response_tokens=None"),
         (Predictor.observe_bin, "start_s, requests, request_tokens=None, response_tokens=None"),

@@ -21,7 +21,7 @@ ROWS = np.random.default_rng(8).gamma(2.0, 40.0, (200, 3)).round().astype(np.flo
 @pytest.fixture
 def adaptive(artifacts: Path) -> Predictor:
     """The artifact `demand`: L=10, H=4, bins of 10 s, forecast steps of 30 s."""
-    return Predictor(artifacts / "demand", device="cpu", adapt=True)
+    return Predictor(artifacts / "demand", device="cpu", adapt=True, breaker=False)
 
 
 def by_hand(p: Predictor, rows: np.ndarray, every: int) -> tuple[AdaptiveQuantiles, list[np.ndarray]]:
@@ -50,7 +50,7 @@ def test_the_stream_adapts_as_the_layer_does_by_hand(adaptive: Predictor, every:
 
 
 def test_single_requests_adapt_as_their_bins_do(artifacts: Path, adaptive: Predictor) -> None:
-    counts = Predictor(artifacts / "demand", device="cpu", adapt=True)
+    counts = Predictor(artifacts / "demand", device="cpu", adapt=True, breaker=False)
     rng = np.random.default_rng(9)
     time_s = np.cumsum(rng.exponential(2.0, 900))
     index, done = (time_s // BIN_S).astype(int), 0
@@ -68,7 +68,8 @@ def test_single_requests_adapt_as_their_bins_do(artifacts: Path, adaptive: Predi
     assert one.start_s == other.start_s
 
 
-def test_the_model_alone_speaks_without_it(demand: Predictor, adaptive: Predictor) -> None:
+def test_the_model_alone_speaks_without_it(adaptive: Predictor) -> None:
+    demand = Predictor(adaptive._model.folder, device="cpu", breaker=False)
     for i, row in enumerate(ROWS):
         for p in (demand, adaptive):
             p.observe_bin(i * BIN_S, *row)
@@ -114,7 +115,7 @@ def test_a_gap_keeps_what_was_learnt_and_judges_no_forecast_across_it(adaptive: 
 
 
 def test_a_silence_longer_than_the_horizon_costs_no_time(edited: Any) -> None:
-    p = Predictor(edited("demand", bin_s=0.001, step_s=0.003, gap_s=1e12), device="cpu", adapt=True)
+    p = Predictor(edited("demand", bin_s=0.001, step_s=0.003, gap_s=1e12), device="cpu", adapt=True, breaker=False)
     for i, row in enumerate(ROWS[:50]):
         p.observe_bin(i * 0.001, *row)
         p.forecast()
@@ -125,7 +126,7 @@ def test_a_silence_longer_than_the_horizon_costs_no_time(edited: Any) -> None:
 
 
 def test_idle_bins_that_end_at_once_are_judged_one_by_one(artifacts: Path, adaptive: Predictor) -> None:
-    other = Predictor(artifacts / "demand", device="cpu", adapt=True)
+    other = Predictor(artifacts / "demand", device="cpu", adapt=True, breaker=False)
     for p in (adaptive, other):
         fed(p, ROWS[:60])
     for i in range(60, 60 + H * RATIO - 1):
@@ -136,7 +137,7 @@ def test_idle_bins_that_end_at_once_are_judged_one_by_one(artifacts: Path, adapt
 
 
 def test_a_requests_model_adapts_too(artifacts: Path) -> None:
-    p = Predictor(artifacts / "requests", device="cpu", adapt=True)
+    p = Predictor(artifacts / "requests", device="cpu", adapt=True, breaker=False)
     layer = AdaptiveQuantiles(p.manifest["levels"], horizon=4, channels=3)
     rng = np.random.default_rng(10)
     steps = rng.gamma(2.0, 100.0, (80, 3)).round().astype(np.float32)

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import time
+from pathlib import Path
 from typing import Any
 
 import numpy as np
@@ -34,7 +35,8 @@ def bins(time_s: np.ndarray, tokens: np.ndarray) -> tuple[np.ndarray, np.ndarray
 
 
 @pytest.mark.parametrize("mean_s", [3.0, 20.0, 200.0])
-def test_the_stream_forecasts_what_predict_says_of_the_same_window(load: Predictor, mean_s: float) -> None:
+def test_the_stream_forecasts_what_predict_says_of_the_same_window(artifacts: Path, mean_s: float) -> None:
+    load = Predictor(artifacts / "load", device="cpu", breaker=False)
     time_s, tokens = trace(600, mean_s=mean_s)
     checked = 0
     for i, (t, (request, response)) in enumerate(zip(time_s, tokens, strict=True)):
@@ -76,9 +78,9 @@ def test_a_bin_is_only_finished_when_time_has_passed_it(load: Predictor) -> None
     assert forecast.start_s == EPOCH_S + (L + 1) * BIN_S
 
 
-def test_now_finishes_idle_bins_and_leaves_no_trace_in_what_follows(load: Predictor) -> None:
+def test_now_finishes_idle_bins_and_leaves_no_trace_in_what_follows(artifacts: Path) -> None:
     time_s, tokens = trace(300, mean_s=50.0)
-    other = Predictor(load._model.folder, device="cpu")
+    load, other = (Predictor(artifacts / "load", device="cpu", breaker=False) for _ in range(2))
     for t, (request, response) in zip(time_s, tokens, strict=True):
         for now_s in np.linspace(other._live._stream._arrival_s, t, 3) if other.forecast().start_s else ():
             other.forecast(now_s=now_s)

@@ -236,7 +236,7 @@ def test_a_model_that_left_before_the_last_one_is_freed(publish: Publish) -> Non
 
 def test_threads_forecast_on_while_versions_come_and_go(publish: Publish) -> None:
     publish(1), publish(2, of=2)
-    p = Predictor(publish(3), version=1, device="cpu", max_streams=8)
+    p = Predictor(publish(3), version=1, device="cpu", max_streams=8, breaker=False)
     feed(p)
     done, failed = threading.Event(), []
     expected = [Predictor(ARTIFACTS / "requests", version=v, device="cpu") for v in (1, 2)]
