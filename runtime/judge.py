@@ -30,6 +30,8 @@ WINDOW = 32
 SPACING = 12
 """Steps between two that are judged, at least, so that nine of ten forecasts pay nothing, however short they reach."""
 
+_MOST = 1 << 53
+
 
 class Judge:
     """Scores of the last `WINDOW` forecasts of one stream that could be judged. Not thread-safe.
@@ -135,7 +137,7 @@ class Judge:
             InputError, KeyError, TypeError: it gives no such thing.
         """
         judged, over, due, m = state["judged"], state["over"], state["next"], self.manifest
-        if not (is_integer(judged) and judged >= 0 and is_integer(due) and (over is None or is_integer(over))):
+        if not (is_integer(judged) and 0 <= judged < _MOST and is_integer(due) and (over is None or is_integer(over))):
             raise InputError(f"snapshot: expected judged forecasts, got {show((judged, over, due))}")
         n = min(judged, WINDOW)
         rows = numbers.take((n, width(m)), np.float32, low=0.0)

@@ -284,7 +284,7 @@ def sealed(data: bytes, change: Callable[[dict[str, Any]], Any], numbers: bytes 
         lambda h: h["streams"][0]["breaker"].update(instead=[2, "wQL", 2.0, 1.0, 8]),
         lambda h: h["streams"][0]["breaker"].update(instead=[0, "a rumour", 2.0, 1.0, 8]),
         lambda h: h["streams"][0]["breaker"]["judge"].update(judged=-1),
-        lambda h: h["streams"][0]["breaker"]["judge"].update(judged=1 << 70),
+        lambda h: h["streams"][0]["breaker"]["judge"].update(judged=1 << 53),
         lambda h: h["streams"][0]["breaker"]["judge"].update(over="soon"),
         lambda h: h["streams"][0]["breaker"]["judge"].clear(),
         lambda h: h["streams"][0].update(standing=7),
