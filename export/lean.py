@@ -16,8 +16,8 @@ import copy
 import torch
 from torch import nn
 
-from export.lean_quantiles import LeanHead, LeanMoves, LeanQuantiles, median_and_distances
-from export.lean_scaling import LeanAnchor, LeanClock, LeanFeatures, LeanLevel, LeanSteps, linear
+from export.lean_quantiles import LeanHead, LeanMoves, LeanQuantiles
+from export.lean_scaling import LeanAnchor, LeanClock, LeanFeatures, LeanLevel, LeanSteps, added, linear
 from training.forecaster import Forecaster, last_state
 from training.quantile_model import Ensemble, QuantileModel
 from training.scaling import Scaling
@@ -52,23 +52,24 @@ class LeanModel(nn.Module):
         """
         super().__init__()
         first = members[0]
-        folded = fold_affine(first) if len(members) == 1 else None
-        levels = len(first.levels) if first.anchored else 0
-        constants = 0 if folded is not None else first.scaling.features - _own_features(first.scaling)
-        self.steps = LeanSteps(first.scaling, constants=constants, shape=levels * first.channels)
+        self.steps = LeanSteps(first.scaling, bins=first.context)
         self.clock = LeanClock(first.scaling) if first.takes_time else None
-        self.members = nn.ModuleList([folded] if folded is not None else [LeanMember(member) for member in members])
-        basis = median_and_distances(len(first.levels), first.median)
-        if first.anchored:
-            basis = torch.eye(len(first.levels), dtype=torch.float64)
-        self.quantiles = LeanQuantiles(model, basis=basis, share=1 / len(members))
+        share = 1 / len(members)
+        self.quantiles = LeanQuantiles(model, anchored=first.anchored, share=share)
+        self.members = nn.ModuleList()
+        for k, member in enumerate(members):
+            head: nn.Module = LeanHead(member)
+            if member.anchored:
+                moved = self.quantiles.moved if k == 0 else torch.zeros_like(self.quantiles.moved)
+                head = LeanMoves(member, basis=self.quantiles.basis, share=share, moved=moved)
+            self.members.append(fold_affine(member, head) or LeanMember(member, head))
 
     def forward(
         self, context: torch.Tensor, time_s: torch.Tensor | None = None
     ) -> torch.Tensor | tuple[torch.Tensor, torch.Tensor]:
         """As the trained model's."""
         steps = self.steps(context)
-        clock = None if self.clock is None else self.clock(time_s)
+        clock = None if time_s is None or self.clock is None else self.clock(time_s)
         found = self.members[0](steps, clock)
         for member in list(self.members)[1:]:
             found = found + member(steps, clock)
@@ -76,65 +77,95 @@ class LeanModel(nn.Module):
 
 
 class LeanMember(nn.Module):
-    """Steps (B, S, F) and clock (B, K) -> what `LeanQuantiles` adds up, (B, H, V, n)."""
+    """Steps (B, S, E) and clock (B, K) -> what `LeanQuantiles` adds up."""
 
-    def __init__(self, model: Forecaster) -> None:
-        """Fold a forecaster."""
+    def __init__(self, model: Forecaster, head: nn.Module) -> None:
+        """Fold a forecaster but for its head, which is given."""
         super().__init__()
         scaling, anchor = model.scaling, model.anchor
-        levels = len(model.levels) if anchor is not None else 0
-        features = scaling.features + levels * model.channels
-        self.start = model.context // scaling.ratio - model.recent
-        self.level = LeanLevel(scaling, steps=model.context // scaling.ratio, features=features)
-        self.features = LeanFeatures(scaling, levels=levels)
-        self.anchor = None if anchor is None else LeanAnchor(anchor)
-        self.network = model.network
-        self.head = LeanHead(model) if anchor is None else LeanMoves(model)
+        steps, own = model.context // scaling.ratio, own_features(scaling)
+        self.start = steps - model.recent
+        self.level = LeanLevel(scaling, steps=steps, own=own)
+        self.features = LeanFeatures(scaling, own=own, levels=len(model.levels) if anchor is not None else 0)
+        self.anchor = None if anchor is None else LeanAnchor(anchor, own=own)
+        self.network, self.head = model.network, head
 
     def forward(self, steps: torch.Tensor, clock: torch.Tensor | None) -> torch.Tensor:
         """Scale further, run the network, read its last state."""
-        level = self.level(steps)
         base = None if self.anchor is None else self.anchor(steps)
+        state, level = self.state(steps, clock, base)
+        found: torch.Tensor = self.head(state, level if base is None else base)
+        return found
+
+    def state(
+        self, steps: torch.Tensor, clock: torch.Tensor | None, base: torch.Tensor | None
+    ) -> tuple[torch.Tensor, torch.Tensor]:
+        """The network's last state (B, D), and the level (B, C)."""
+        level = self.level(steps.flatten(1))
         if self.start:
             steps = steps[:, self.start :]
-        state = last_state(self.network(self.features(steps, level, clock, base)))
-        return self.head(state, level if base is None else base)
+        return last_state(self.network(self.features(steps, level, clock, base))), level
 
 
 class FoldedMember(nn.Module):
-    """An affine network with what surrounds it: one matrix from all steps (and the clock) to state and level."""
+    """An affine network with what surrounds it: one matrix from all steps, and the clock, to the head.
 
-    def __init__(self, matrix: nn.Linear, head: LeanHead) -> None:
-        """Set both."""
+    What its rows have in common is computed once: of the 143 that a default DLinear has, 41 are independent.
+    """
+
+    def __init__(self, member: LeanMember, matrix: torch.Tensor, start: torch.Tensor, *, steps: int) -> None:
+        """Take the matrix apart, and fold what is left into the head.
+
+        Args:
+            member: whose head and anchor are used.
+            matrix: (D + C, S * E + K + C * Q), from steps, clock and quantiles to state and level.
+            start: (D + C,), what is added.
+            steps: S * E.
+        """
         super().__init__()
-        self.matrix, self.head = matrix, head
+        head = copy.deepcopy(member.head)
+        assert isinstance(head, LeanHead | LeanMoves)
+        self.anchor, self.head = member.anchor, head
+        weight = head.head.weight.detach().double()
+        matrix, start = matrix[: weight.shape[1]], start[: weight.shape[1]]
+        bases = 0 if member.anchor is None else member.anchor.mean.out_features
+        own, base = matrix[:, : matrix.shape[1] - bases], weight @ matrix[:, matrix.shape[1] - bases :]
+        rows, combined = independent_rows(own)
+        self.rows = linear(own[rows, :steps])
+        self.clock = linear(own[rows, steps:]) if own.shape[1] > steps else None
+        if isinstance(head, LeanMoves):
+            head.head = linear(weight @ combined)
+            head.base = linear(head.base.weight.detach() + base, head.base.bias.detach() + weight @ start)
+        else:
+            head.head = linear(weight @ combined, head.head.bias.detach() + weight @ start)
 
     def forward(self, steps: torch.Tensor, clock: torch.Tensor | None) -> torch.Tensor:
-        """As `LeanMember`, of steps without columns for what is constant."""
+        """As `LeanMember`."""
         flat = steps.flatten(1)
-        found = self.matrix(flat if clock is None else torch.cat((flat, clock), dim=1))
-        return self.head(found)
+        if clock is None or self.clock is None:
+            state = self.rows(flat)
+        else:
+            state = added(self.clock(clock), flat, self.rows)
+        found: torch.Tensor = self.head(state) if self.anchor is None else self.head(state, self.anchor(steps))
+        return found
 
 
 @torch.no_grad()
-def fold_affine(model: Forecaster) -> FoldedMember | None:
+def fold_affine(model: Forecaster, head: nn.Module) -> FoldedMember | None:
     """The folded form of a forecaster whose network is affine, found by trying; None for any other."""
-    if model.anchored:
-        return None
     scaling = model.scaling
-    own = _own_features(scaling)
-    length, clocks = model.context // scaling.ratio, scaling.features - own - model.channels
-    inputs = length * own + clocks
-    member = copy.deepcopy(LeanMember(model)).double().eval()
+    member = LeanMember(model, head)
+    exact = copy.deepcopy(member).double().eval()
+    length, own = model.context // scaling.ratio, own_features(scaling)
+    steps, bases = length * own, 0 if member.anchor is None else member.anchor.mean.out_features
+    clocks = scaling.features - own - model.channels
+    inputs = steps + clocks + bases
 
     def state_and_level(flat: torch.Tensor) -> torch.Tensor:
-        """(n, S * own + K) -> (n, D + C)."""
-        steps = flat[:, : length * own].view(-1, length, own)
-        nothing = steps.new_zeros(len(flat), length, scaling.features - own)
-        full = torch.cat((steps[..., : model.channels], nothing, steps[..., model.channels :]), dim=2)
-        level, clock = member.level(full), flat[:, length * own :] if clocks else None
-        features = member.features(full[:, member.start :], level, clock, None)
-        return torch.cat((last_state(member.network(features)), level), dim=1)
+        """(n, S * E + K + C * Q) -> (n, D + C)."""
+        clock = flat[:, steps : steps + clocks] if clocks else None
+        base = flat[:, steps + clocks :] if bases else None
+        return torch.cat(exact.state(flat[:, :steps].view(-1, length, own), clock, base), dim=1)
 
     try:
         some = torch.rand(3, inputs, generator=torch.Generator().manual_seed(0), dtype=torch.float64) * 8
@@ -147,9 +178,39 @@ def fold_affine(model: Forecaster) -> FoldedMember | None:
     if not off <= _AFFINE * size or inputs * len(zero) > _MOST_FOLDED:
         return None
     matrix = state_and_level(torch.eye(inputs, dtype=torch.float64)) - zero
-    return FoldedMember(linear(matrix.T, zero), LeanHead(model))
+    return FoldedMember(member, matrix.T, zero, steps=steps)
 
 
-def _own_features(scaling: Scaling) -> int:
+def independent_rows(matrix: torch.Tensor) -> tuple[list[int], torch.Tensor]:
+    """Rows of which all others are combinations, and the combinations: matrix = combined @ matrix[rows].
+
+    Rows, and not directions that mix them as a singular value decomposition has: so each stays what it was, of its
+    channel alone.
+
+    Args:
+        matrix: (n, m) float64.
+
+    Returns:
+        r places, and (n, r).
+    """
+    left, rows = matrix.clone(), []
+    smallest = _AFFINE * float(matrix.norm(dim=1).max())
+    while len(rows) < min(matrix.shape):
+        sizes = left.norm(dim=1)
+        row = int(sizes.argmax())
+        if not sizes[row] > smallest:
+            break
+        rows.append(row)
+        along = left[row] / sizes[row]
+        for _ in range(2):  # once more, for what rounding left
+            left = left - (left @ along)[:, None] * along
+    rows.sort()
+    combined = torch.linalg.lstsq(matrix[rows].T, matrix.T).solution.T
+    combined[combined.abs() < _AFFINE] = 0
+    combined[rows] = torch.eye(len(rows), dtype=matrix.dtype)
+    return rows, combined
+
+
+def own_features(scaling: Scaling) -> int:
     """Features of a step that are its own: its values, and those of its bins where it has several."""
     return scaling.channels * (1 + (scaling.ratio if scaling.ratio > 1 else 0))

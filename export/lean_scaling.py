@@ -1,10 +1,11 @@
 """Scaling of a window with every constant folded: what `training.scaling.Scaling` does, in a third of its nodes.
 
-Every feature of a step is s * log(a x + 1) + g, where g is the same for all steps of a window: a step's own value has s
-= 1 / spread, what is constant over the window has a = s = 0. So one matrix makes the steps' columns from the bins, and
-another all g at once from the window's level, the clock and the empirical quantiles.
+Every feature of a step is s * log(a x + 1) + g, where g is the same for all steps of a window and s is 0 for what is
+constant over it. So one matrix makes the features from what is a step's own, and others, each adding to the one before,
+all g at once from the window's level, the clock and the empirical quantiles.
 
-Axes: B batch, L context bins, R bins in a step, S context steps, C channels, F features, K clock features, Q levels.
+Axes: B batch, L context bins, R bins in a step, S context steps, E values that are a step's own: C, or C + R C, C
+channels, F features, K clock features, Q levels.
 """
 
 from __future__ import annotations
@@ -17,6 +18,9 @@ from torch import nn
 from training.anchor import EmpiricalAnchor
 from training.scaling import HARMONICS, Scaling
 
+_WHOLE = 64
+"""Steps of a span that are not worth picking some of."""
+
 
 def linear(weight: torch.Tensor, bias: torch.Tensor | None = None) -> nn.Linear:
     """A layer with these weights (out, in), in float32."""
@@ -27,57 +31,65 @@ def linear(weight: torch.Tensor, bias: torch.Tensor | None = None) -> nn.Linear:
     return layer
 
 
+def added(x: torch.Tensor, more: torch.Tensor, layer: nn.Linear) -> torch.Tensor:
+    """x + layer(more), for a layer without bias, as the one node that adds a product."""
+    return torch.addmm(x, more, layer.weight.t())
+
+
 def constant(values: torch.Tensor) -> nn.Buffer:
     """A constant of the graph, rounded to float32."""
     return nn.Buffer(values.detach().float().contiguous())
 
 
 class LeanSteps(nn.Module):
-    """Bins (B, L, C) -> steps on the working scale (B, S, F), zero where a feature is constant over the window."""
+    """Bins (B, L, C) -> what is a step's own on the working scale (B, S, E): its values, and those of its R > 1 bins."""
 
-    def __init__(self, scaling: Scaling, *, constants: int, shape: int) -> None:
+    def __init__(self, scaling: Scaling, *, bins: int) -> None:
         """Fold the units.
 
         Args:
             scaling: the trained one.
-            constants: features after the steps' values and before the bins' that are constant over the window.
-            shape: further ones after the bins'.
+            bins: L.
         """
         super().__init__()
         ratio, channels = scaling.ratio, scaling.channels
-        self.ratio, self.channels, self.log = ratio, channels, scaling.log
-        inverse = torch.diag(1 / scaling.unit.double())
-        columns = [inverse.repeat(ratio, 1), torch.zeros(ratio * channels, constants, dtype=torch.float64)]
+        self.width, self.log = ratio * channels, scaling.log
+        self.length = bins // ratio
+        inverse = 1 / scaling.unit.double()
+        self.own = channels if ratio == 1 else channels + ratio * channels
+        # At full size, here and elsewhere: at batch 1, broadcasting takes longer than the operation.
+        self.scale = constant(inverse.expand(self.length, channels)) if ratio == 1 else None
         if ratio > 1:
-            columns.append(torch.block_diag(*[inverse * ratio] * ratio))
-        columns.append(torch.zeros(ratio * channels, shape, dtype=torch.float64))
-        self.matrix = constant(torch.cat(columns, dim=1))
+            columns = torch.diag(inverse).repeat(ratio, 1), torch.diag((inverse * ratio).repeat(ratio))
+            self.matrix = constant(torch.cat(columns, dim=1))
+        self.one = constant(torch.ones(self.length, self.own))
 
     def forward(self, context: torch.Tensor) -> torch.Tensor:
         """Scale."""
-        if self.ratio > 1:
-            context = context.reshape(-1, context.shape[1] // self.ratio, self.ratio * self.channels)
-        x = context @ self.matrix
-        return torch.log(x + 1) if self.log else x
+        if self.scale is not None:
+            x = context * self.scale
+        else:
+            x = context.reshape(-1, self.length, self.width) @ self.matrix
+        return torch.log(x + self.one) if self.log else x
 
 
 class LeanLevel(nn.Module):
-    """Steps (B, S, F) -> the window's level (B, C), before it is replaced where a model is not centred."""
+    """Steps (B, S * E) -> the window's level (B, C), before it is replaced where a model is not centred."""
 
-    def __init__(self, scaling: Scaling, *, steps: int, features: int) -> None:
+    def __init__(self, scaling: Scaling, *, steps: int, own: int) -> None:
         """Fold the weights."""
         super().__init__()
         age = torch.arange(steps - 1, -1, -1, dtype=torch.float64)[:, None]
         weights = (1 - scaling.alpha.double()) ** age
         weights = weights / weights.sum(0)
-        full = torch.zeros(scaling.channels, steps, features, dtype=torch.float64)
+        full = torch.zeros(scaling.channels, steps, own, dtype=torch.float64)
         for channel in range(scaling.channels):
             full[channel, :, channel] = weights[:, channel]
         self.mean = linear(full.flatten(1))
 
-    def forward(self, steps: torch.Tensor) -> torch.Tensor:
+    def forward(self, flat: torch.Tensor) -> torch.Tensor:
         """The weighted mean."""
-        return self.mean(steps.flatten(1))
+        return self.mean(flat)
 
 
 class LeanClock(nn.Module):
@@ -90,60 +102,71 @@ class LeanClock(nn.Module):
         for cycle_s in scaling.cycles_s:
             turns += [harmonic / cycle_s for harmonic in range(1, HARMONICS + 1)] * 2
             ahead += [0.0] * HARMONICS + [0.25] * HARMONICS
-        self.turns = nn.Buffer(torch.tensor(turns, dtype=torch.float64))
-        self.ahead = nn.Buffer(torch.tensor(ahead, dtype=torch.float64))
+        self.speed = nn.Buffer(torch.tensor(turns, dtype=torch.float64)[:, None] * (2 * math.pi))
+        self.ahead = nn.Buffer(torch.tensor(ahead, dtype=torch.float64)[:, None] * (2 * math.pi))
 
     def forward(self, time_s: torch.Tensor) -> torch.Tensor:
-        """The phases stay double until whole turns are gone."""
-        turned = time_s[:, None] * self.turns + self.ahead
-        return torch.sin((turned - torch.floor(turned)).float() * (2 * math.pi))
+        """All in double, which tells 1e-9 of a turn after a century."""
+        return torch.sin(time_s * self.speed + self.ahead).float().t()
 
 
 class LeanAnchor(nn.Module):
-    """Steps (B, L, F) -> the mixture of the spans' empirical quantiles (B, C, Q); see training/anchor.py."""
+    """Steps (B, L, E) -> the mixture of the spans' empirical quantiles (B, C * Q); see training/anchor.py."""
 
-    def __init__(self, anchor: EmpiricalAnchor) -> None:
-        """Fold places, shares and the mixture into one matrix for each channel."""
+    def __init__(self, anchor: EmpiricalAnchor, *, own: int) -> None:
+        """Fold places, shares and the mixture into one matrix.
+
+        Args:
+            anchor: the trained one.
+            own: E.
+        """
         super().__init__()
         mix = torch.softmax(anchor.mix.detach().double(), dim=0)  # (spans, C, Q)
         self.channels, levels = mix.shape[1], mix.shape[2]
-        self.spans = anchor.spans
+        self.own, self.spans = own, anchor.spans
         self.rows: list[list[int]] = []
         weights = []
         for k, span in enumerate(anchor.spans):
             places = [level * (span - 1) for level in anchor.levels]
             rows = sorted({row for place in places for row in (int(place), min(int(place) + 1, span - 1))})
-            weight = torch.zeros(self.channels, len(rows), levels, dtype=torch.float64)
+            if span <= _WHOLE:
+                rows = list(range(span))
+            weight = torch.zeros(len(rows), self.channels, self.channels, levels, dtype=torch.float64)
             for q, place in enumerate(places):
                 share = place - int(place)
-                weight[:, rows.index(int(place)), q] += (1 - share) * mix[k, :, q]
-                weight[:, rows.index(min(int(place) + 1, span - 1)), q] += share * mix[k, :, q]
+                for channel in range(self.channels):
+                    at = weight[:, channel, channel, q]
+                    at[rows.index(int(place))] += (1 - share) * mix[k, channel, q]
+                    at[rows.index(min(int(place) + 1, span - 1))] += share * mix[k, channel, q]
             self.rows.append(rows)
             weights.append(weight)
-        self.weights = constant(torch.cat(weights, dim=1))
+        self.mean = linear(torch.cat(weights).flatten(0, 1).flatten(1).T)
 
     def forward(self, steps: torch.Tensor) -> torch.Tensor:
         """Sort each span, pick the rows that levels lie between, and mix them."""
-        values = steps[..., : self.channels]
-        picked = [
-            values[:, -span:].sort(dim=1).values[:, rows] for span, rows in zip(self.spans, self.rows, strict=True)
-        ]
-        return (torch.cat(picked, dim=1).transpose(1, 2)[:, :, None] @ self.weights)[:, :, 0]
+        values = steps if self.channels == self.own else steps[..., : self.channels]
+        picked = []
+        for span, rows in zip(self.spans, self.rows, strict=True):
+            ordered = (values if span == self.spans[-1] else values[:, -span:]).sort(dim=1).values
+            picked.append(ordered if len(rows) == span else ordered[:, rows])
+        found: torch.Tensor = self.mean((torch.cat(picked, dim=1) if len(picked) > 1 else picked[0]).flatten(1))
+        return found
 
 
 class LeanFeatures(nn.Module):
     """Steps, level, clock and empirical quantiles -> what the network sees, (B, S, F)."""
 
-    def __init__(self, scaling: Scaling, *, levels: int) -> None:
+    def __init__(self, scaling: Scaling, *, own: int, levels: int) -> None:
         """Fold.
 
         Args:
             scaling: the trained one.
+            own: E.
             levels: Q where the model is anchored, else 0.
         """
         super().__init__()
         channels, clock = scaling.channels, 2 * HARMONICS * len(scaling.cycles_s)
-        fine, shape = scaling.ratio * channels if scaling.ratio > 1 else 0, levels * channels
+        fine, shape = own - channels, levels * channels
         spread, mean, wide = (x.double() for x in (scaling.spread, scaling.level_mean, scaling.level_spread))
         eye = torch.eye(channels, dtype=torch.float64)
         if scaling.center:  # minus the window's level, or the mean of all
@@ -158,22 +181,27 @@ class LeanFeatures(nn.Module):
             (down.repeat_interleave(levels, 0), shift.repeat_interleave(levels)),
         ]
         weight = torch.cat([block for block, _ in blocks])
-        bias = torch.cat([block for _, block in blocks])
-        known = torch.zeros(len(weight), clock + shape, dtype=torch.float64)
-        known[2 * channels : 2 * channels + clock, :clock] = torch.eye(clock, dtype=torch.float64)
+        self.level = linear(weight, torch.cat([block for _, block in blocks]))
+        at = 2 * channels + clock
+        self.clock = linear(torch.eye(len(weight), dtype=torch.float64)[:, 2 * channels : at]) if clock else None
+        self.base = None
         if levels:
-            known[-shape:, clock:] = torch.diag((1 / spread).repeat_interleave(levels))
-        self.constant = linear(torch.cat((weight, known), dim=1), bias)
-        scale = torch.zeros(len(weight), dtype=torch.float64)
-        scale[:channels] = 1 / spread
+            base = torch.zeros(len(weight), shape, dtype=torch.float64)
+            base[-shape:] = torch.diag((1 / spread).repeat_interleave(levels))
+            self.base = linear(base)
+        scale = torch.zeros(own, len(weight), dtype=torch.float64)
+        scale[:channels, :channels] = torch.diag(1 / spread)
         if fine:
-            scale[2 * channels + clock : 2 * channels + clock + fine] = (1 / spread).repeat(scaling.ratio)
+            scale[channels:, at : at + fine] = torch.diag((1 / spread).repeat(scaling.ratio))
         self.scale = constant(scale)
 
     def forward(
         self, steps: torch.Tensor, level: torch.Tensor, clock: torch.Tensor | None, base: torch.Tensor | None
     ) -> torch.Tensor:
         """Put together."""
-        known = [level] + ([] if clock is None else [clock]) + ([] if base is None else [base.flatten(1)])
-        constant = self.constant(torch.cat(known, dim=1) if len(known) > 1 else level)
-        return steps * self.scale + constant[:, None]
+        constant = self.level(level)
+        if clock is not None and self.clock is not None:
+            constant = added(constant, clock, self.clock)
+        if base is not None and self.base is not None:
+            constant = added(constant, base, self.base)
+        return steps @ self.scale + constant[:, None]

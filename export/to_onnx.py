@@ -14,6 +14,7 @@ from torch import nn
 
 from export.errors import ExportError
 from export.exporters import DEFAULT_OPSET, LEGACY, exporters_for, record
+from export.thresholds import join_thresholds
 from export.tracing import named_outputs, tracing
 from export.zero_states import drop_zero_states
 
@@ -63,6 +64,7 @@ def to_onnx(
     recorded = record(model, example, outputs=list(given), opset=opset, exporter=exporter)
     proto = onnxslim.slim(recorded)
     drop_zero_states(proto)
+    join_thresholds(proto)
     proto.ir_version = min(proto.ir_version, _MAX_IR_VERSION)
     proto.producer_name, proto.producer_version = "fcast", _own_version()
     proto.graph.name = "fcast"
