@@ -142,10 +142,7 @@ class FoldedMember(nn.Module):
     def forward(self, steps: torch.Tensor, clock: torch.Tensor | None) -> torch.Tensor:
         """As `LeanMember`."""
         flat = steps.flatten(1)
-        if clock is None or self.clock is None:
-            state = self.rows(flat)
-        else:
-            state = added(self.clock(clock), flat, self.rows)
+        state = self.rows(flat) if clock is None or self.clock is None else added(self.clock(clock), flat, self.rows)
         found: torch.Tensor = self.head(state) if self.anchor is None else self.head(state, self.anchor(steps))
         return found
 
@@ -193,7 +190,8 @@ def independent_rows(matrix: torch.Tensor) -> tuple[list[int], torch.Tensor]:
     Returns:
         r places, and (n, r).
     """
-    left, rows = matrix.clone(), []
+    left = matrix.clone()
+    rows: list[int] = []
     smallest = _AFFINE * float(matrix.norm(dim=1).max())
     while len(rows) < min(matrix.shape):
         sizes = left.norm(dim=1)

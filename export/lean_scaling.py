@@ -42,7 +42,7 @@ def constant(values: torch.Tensor) -> nn.Buffer:
 
 
 class LeanSteps(nn.Module):
-    """Bins (B, L, C) -> what is a step's own on the working scale (B, S, E): its values, and those of its R > 1 bins."""
+    """Bins (B, L, C) -> what is a step's own on the working scale (B, S, E): its values, and its bins' where R > 1."""
 
     def __init__(self, scaling: Scaling, *, bins: int) -> None:
         """Fold the units.

@@ -12,7 +12,7 @@ import pytest
 import torch
 from torch import nn
 
-from export.lean import FoldedMember, LeanModel, lean
+from export.lean import FoldedMember, LeanModel, independent_rows, lean
 from export.to_onnx import to_onnx
 from export.zero_states import drop_zero_states
 from training.forecaster import Forecaster
@@ -122,7 +122,74 @@ def test_an_affine_network_becomes_one_matrix() -> None:
     folded = lean(built)
     assert isinstance(folded, LeanModel)
     assert isinstance(folded.members[0], FoldedMember)
-    assert not any("Transpose" in node.op_type for node in graph(folded, inputs(built, 24)).graph.node)
+    # Of each channel five steps ahead and its level, and the clock.
+    assert folded.members[0].rows.out_features == 3 * 5 + 3 + 8
+    assert folded.members[0].head.head.in_features == folded.members[0].rows.out_features
+
+
+def test_an_affine_network_on_empirical_quantiles_becomes_one_matrix_too() -> None:
+    built = forecaster("dlinear", context=24, anchored=True)
+    folded = lean(built)
+    assert isinstance(folded, LeanModel)
+    assert isinstance(folded.members[0], FoldedMember)
+
+
+def test_independent_rows_make_up_all_others() -> None:
+    rng = torch.Generator().manual_seed(0)
+    thin = torch.randn(5, 30, generator=rng, dtype=torch.float64)
+    matrix = torch.cat(
+        (thin, torch.randn(20, 5, generator=rng, dtype=torch.float64) @ thin, torch.zeros(2, 30).double())
+    )
+    shuffled = matrix[torch.randperm(27, generator=rng)]
+    rows, combined = independent_rows(shuffled)
+    assert len(rows) == 5
+    torch.testing.assert_close(combined @ shuffled[rows], shuffled, rtol=0, atol=1e-12)
+
+
+def test_rows_of_one_channel_stay_of_that_channel() -> None:
+    rng = torch.Generator().manual_seed(0)
+    parts = [torch.randn(6, 2, generator=rng).double() @ torch.randn(2, 9, generator=rng).double() for _ in range(2)]
+    rows, combined = independent_rows(torch.block_diag(*parts))
+    assert [row < 6 for row in rows] == [True, True, False, False]
+    assert (combined[:6, 2:] == 0).all()
+    assert (combined[6:, :2] == 0).all()
+
+
+class Threshold(nn.Module):
+    def __init__(self, limit: float, other: float, *, twice: bool = False) -> None:
+        super().__init__()
+        self.limit, self.other, self.twice = limit, other, twice
+
+    def forward(self, context: torch.Tensor) -> torch.Tensor:
+        above = context > self.limit
+        found = torch.where(above, context, self.other)
+        return (found + above.float() if self.twice else found)[..., None]
+
+
+@pytest.mark.parametrize("exporter", ["legacy", "dynamo"])
+def test_a_threshold_becomes_one_operator(exporter: str) -> None:
+    context = torch.tensor([[[0.5, -1.0]], [[1.0, 1.0 + 2**-23]], [[1e9, -0.0]]])
+    model = onnx.load_from_string(to_onnx(Threshold(1.0, 0.0).eval(), {"context": context}, exporter=exporter))
+    assert [node.op_type for node in model.graph.node][:1] == ["ThresholdedRelu"]
+    assert not {"Where", "Greater"} & {node.op_type for node in model.graph.node}
+    session = ort.InferenceSession(model.SerializeToString(), providers=["CPUExecutionProvider"])
+    (got,) = session.run(None, {"context": context.numpy()})
+    np.testing.assert_array_equal(got[..., 0], Threshold(1.0, 0.0)(context)[..., 0].numpy())
+    assert not np.signbit(got).any()
+
+
+@pytest.mark.parametrize("module", [Threshold(1.0, 2.0), Threshold(1.0, 0.0, twice=True)], ids=["another", "twice"])
+def test_another_choice_stays(module: nn.Module) -> None:
+    context = torch.rand(2, 3, 2) * 2
+    model = graph(module, {"context": context})
+    assert {"Where", "Greater"} <= {node.op_type for node in model.graph.node}
+
+
+def test_load_is_compared_with_its_least_by_one_operator() -> None:
+    built = forecaster("gru", context=24, demand=True)
+    operators = [node.op_type for node in graph(lean(built), inputs(built, 24)).graph.node]
+    assert operators.count("ThresholdedRelu") == 1
+    assert not {"Where", "Greater", "GreaterOrEqual"} & set(operators)
 
 
 @pytest.mark.parametrize("model", ["gru", "multiscale"])
