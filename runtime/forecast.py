@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import math
-from dataclasses import dataclass
+from dataclasses import dataclass, fields
 from numbers import Real
 from typing import TYPE_CHECKING, Any
 
@@ -63,15 +63,15 @@ class Forecast:
         values.setflags(write=False)
         if aggregates is not None:
             aggregates.setflags(write=False)
-        return cls(
-            values=values,
-            levels=manifest.levels,
-            channels=manifest.channels,
-            step_s=manifest.step_s,
-            start_s=start_s,
-            source=source,
-            aggregates=aggregates,
-        )
+        made = _new(cls)
+        _set_values(made, values)
+        _set_levels(made, manifest.levels)
+        _set_channels(made, manifest.channels)
+        _set_step_s(made, manifest.step_s)
+        _set_start_s(made, start_s)
+        _set_source(made, source)
+        _set_aggregates(made, aggregates)
+        return made
 
     @property
     def kind(self) -> str:
@@ -196,3 +196,10 @@ class Forecast:
             "values": self.values.tolist(),
         }
         return plain if self.aggregates is None else plain | {"aggregates": self.aggregates.tolist()}
+
+
+# In the hot loop: a frozen dataclass sets its fields through `object.__setattr__`, which takes twice as long.
+_new = object.__new__
+_set_values, _set_levels, _set_channels, _set_step_s, _set_start_s, _set_source, _set_aggregates = (
+    Forecast.__dict__[field.name].__set__ for field in fields(Forecast)
+)

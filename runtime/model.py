@@ -4,12 +4,13 @@ from __future__ import annotations
 
 import os
 import warnings
-from collections.abc import Sequence
-from typing import TYPE_CHECKING, Any
+from collections.abc import Callable, Sequence
+from typing import TYPE_CHECKING, Any, TypeVar
 
 import numpy as np
 
 from .artifact import MAX_GRAPH_BYTES, Artifact, open_artifact
+from .binding import Binding
 from .cuda_options import CudaOptions
 from .deadline import Worker
 from .device import Session, first_line, open_session
@@ -24,6 +25,7 @@ _GRAPH = "model.onnx"
 _EPOCH_FROM_S = 1e8
 """Seconds below this (March 1973) count from something else than 1970."""
 _FLOAT32 = np.dtype(np.float32)
+_Read = TypeVar("_Read")
 _INVALID = "gave numbers that are negative, not finite, or not in the order of the levels"
 
 
@@ -69,19 +71,26 @@ class Model:
 
     def outputs(self, context: NDArray[np.float32], time_s: Any) -> dict[str, NDArray[np.float32]]:
         """See `Predictor.predict_outputs`."""
-        found = self._one(context, time_s)
-        if found is not None:
-            return found
+        found = self._one(context, time_s, Binding.outputs)
+        return self._any(context, time_s) if found is None else found
+
+    def forecast(self, context: NDArray[np.float32], time_s: Any) -> NDArray[np.float32]:
+        """See `Predictor.predict`."""
+        found = self._one(context, time_s, Binding.forecast)
+        return self._any(context, time_s)["forecast"] if found is None else found
+
+    def _any(self, context: NDArray[np.float32], time_s: Any) -> dict[str, NDArray[np.float32]]:
+        """The long way, of any number of windows, which looks closely at what it is given."""
         windows = window(context, self.manifest)
         batch = len(windows) if context.ndim == 3 else None
         times = window_times(time_s, self.manifest, batch=batch)
         if self.clock_due and times is not None:
-            self.look_at_clock(float(times.min()), stacklevel=4)
+            self.look_at_clock(float(times.min()), stacklevel=5)
         outputs = self.run(windows, times)
         return outputs if batch is not None else {name: output[0] for name, output in outputs.items()}
 
-    def _one(self, context: NDArray[np.float32], time_s: Any) -> dict[str, NDArray[np.float32]] | None:
-        """The short way of one good window; None for anything else, which `outputs` looks at closely."""
+    def _one(self, context: NDArray[np.float32], time_s: Any, read: Callable[[Binding], _Read]) -> _Read | None:
+        """The short way of one good window; None for anything else."""
         if type(context) is not np.ndarray or context.shape != self._shape or context.dtype != _FLOAT32:
             return None
         if self._takes_time:
@@ -91,13 +100,13 @@ class Model:
             return None
         bound = self.session.take_binding()
         try:
-            bound.context[0] = context
+            bound.window[...] = context
             if not bound.context_is_valid():
                 return None
             if time_s is not None:
                 bound.time_s[0] = time_s
             bound.run()
-            return bound.outputs()
+            return read(bound)
         except Exception as error:
             raise self._failed(error) from None
         finally:
@@ -125,7 +134,7 @@ class Model:
         try:
             bound = self.session.take_binding()
             try:
-                bound.context[0] = window
+                bound.window[...] = window
                 if self._takes_time:
                     bound.time_s[0] = time_s
                 bound.run()

@@ -114,7 +114,7 @@ class Predictor:
         Raises:
             InputError: shape, dtype or values differ from the above.
         """
-        return self._serving.model.outputs(context, time_s)["forecast"]
+        return self._serving.model.forecast(context, time_s)
 
     def predict_outputs(self, context: NDArray[np.float32], time_s: Any = None) -> dict[str, NDArray[np.float32]]:
         """Everything that the graph gives for a context, by the names in the manifest's `outputs`.

@@ -70,6 +70,9 @@ class Ring:
 
     def last(self, count: int | None = None) -> NDArray[np.float32]:
         """A view of the last min(seen, length[, count]) rows, oldest first; the next push may overwrite it."""
+        if self.seen >= self.length and (count is None or count == self.length):  # the way of the hot loop
+            full: NDArray[np.float32] = self._rows[self._at : self._at + self.length]
+            return full
         end = self._at + self.length
         rows = min(self.seen, self.length, self.length if count is None else count)
         view: NDArray[np.float32] = self._rows[end - rows : end]
