@@ -29,7 +29,7 @@ _SHARES = (1e-2, 1e-3, 1e-4, 3e-5, 1e-5, 3e-6, 1e-6, 3e-7)
 _ROUNDING = 4e-7
 _MOST_GROWTH = 100.0
 _WINDOWS = 32
-_TINY = 1e-30
+_TINY, _INFINITY = 1e-30, 1e30
 _REORDERED = 1e-4
 _LEAST_FACTOR = 3.0
 """Rounding grows from node to node too, but slowly."""
@@ -108,7 +108,7 @@ def _run(proto: onnx.ModelProto, windows: Mapping[str, np.ndarray]) -> dict[str,
     options.intra_op_num_threads, options.log_severity_level = 1, 4
     session = ort.InferenceSession(watched.SerializeToString(), options, providers=["CPUExecutionProvider"])
     found = zip(names, session.run(names, dict(windows)), strict=True)
-    return {name: value for name, value in found if value.dtype.kind == "f" and value.size > 1}
+    return {name: _finite(value) for name, value in found if value.dtype.kind == "f" and value.size > 1}
 
 
 def _record(model: nn.Module, windows: Mapping[str, np.ndarray]) -> tuple[list[_Result], dict[str, np.ndarray]]:
@@ -123,7 +123,7 @@ def _record(model: nn.Module, windows: Mapping[str, np.ndarray]) -> tuple[list[_
                 for tensor in given if isinstance(given, (tuple, list)) else (given,):
                     if isinstance(tensor, torch.Tensor) and tensor.is_floating_point() and tensor.numel():
                         # A copy, since a later operation may change it in place.
-                        results.append(_Result(*inside[-1], str(func), tensor.detach().numpy().copy()))
+                        results.append(_Result(*inside[-1], str(func), _finite(tensor.detach().numpy())))
             return given
 
     handles = []
@@ -138,6 +138,11 @@ def _record(model: nn.Module, windows: Mapping[str, np.ndarray]) -> tuple[list[_
         for handle in handles:
             handle.remove()
     return results, {name: output.numpy() for name, output in found.items()}
+
+
+def _finite(values: np.ndarray) -> np.ndarray:
+    """A copy with large numbers for infinities, such as the log of 0 has, which are equal to one another."""
+    return np.nan_to_num(values, nan=np.nan, posinf=_INFINITY, neginf=-_INFINITY)
 
 
 @dataclass(frozen=True, slots=True)
