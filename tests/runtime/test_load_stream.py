@@ -65,6 +65,31 @@ def test_ready_counts_give_the_same_forecast_as_the_requests_in_them(load: Predi
     assert other.forecast().start_s == load.forecast().start_s
 
 
+@pytest.mark.parametrize("call", ["observe", "observe_bin"])
+def test_plain_numbers_and_others_give_the_same_stream(load: Predictor, call: str) -> None:
+    """Plain ones are checked in place, the others by functions."""
+    other, rng = Predictor(load._model.folder, device="cpu"), np.random.default_rng(0)
+    at_s = EPOCH_S
+    for _ in range(400):
+        if call == "observe":
+            at_s += float(rng.choice([0.0, 0.5, 7.0, 59.0, 61.0, 300.0, GAP_S, GAP_S + 60], p=[0.3] + [0.1] * 7))
+            row = [float(x) if rng.random() < 0.5 else int(x) for x in rng.integers(0, 1 << 60, 2)]
+        else:
+            at_s += float(rng.choice([BIN_S, 3 * BIN_S, GAP_S + BIN_S], p=[0.9, 0.07, 0.03]))
+            row = [float(x) if rng.random() < 0.5 else int(x) for x in rng.integers(0, 1 << 60, 3)]
+        getattr(load, call)(at_s, *row)
+        getattr(other, call)(np.float64(at_s), *(np.float64(x) for x in row))
+        one, same = load._live._stream, other._live._stream
+        np.testing.assert_array_equal(one.steps.last(), same.steps.last())
+        assert (one.state(), one.revision, one.start_s, one.time_s) == (
+            same.state(),
+            same.revision,
+            same.start_s,
+            same.time_s,
+        )
+    assert load.forecast().start_s is not None
+
+
 def test_a_bin_is_only_finished_when_time_has_passed_it(load: Predictor) -> None:
     for i in range(L + 1):
         load.observe(EPOCH_S + i * BIN_S, 10, 10)

@@ -9,6 +9,7 @@ import numpy as np
 import pytest
 
 from runtime import InputError, Predictor
+from runtime.binding import Binding
 
 
 def windows(n: int, length: int, seed: int = 3) -> np.ndarray:
@@ -178,3 +179,53 @@ def test_a_window_without_a_batch_takes_one_time(load: Predictor) -> None:
 def test_predict_says_what_the_model_says_even_when_it_is_not_finite(requests: Predictor) -> None:
     huge = np.full((16, 3), np.finfo(np.float32).max, np.float32)
     assert np.isinf(requests.predict(huge)).any()
+
+
+def test_a_session_without_what_is_not_promised_runs_too(requests: Predictor) -> None:
+    session = requests._model.session
+
+    class Public:
+        io_binding, run_with_iobinding = session._session.io_binding, session._session.run_with_iobinding
+
+    bound = Binding(session._ort, Public(), requests._model.manifest, session.stats.row())
+    for window in windows(3, 16):
+        bound.window[...] = window
+        bound.run()
+        np.testing.assert_array_equal(bound.forecast(), requests.predict(window))
+
+
+def test_one_look_finds_every_number_that_is_no_forecast(demand: Predictor) -> None:
+    bound = demand._model.session.take_binding()
+    views = dict(bound._views)
+    rng = np.random.default_rng(0)
+    for view in views.values():
+        view[...] = np.sort(rng.exponential(1.0, view.shape), axis=2)
+    assert bound.outputs_are_valid()
+    for view in views.values():
+        for place in np.ndindex(view.shape):
+            for bad in (np.nan, -np.nan, np.inf, -np.inf, -1.0, *([-view[place]] if view[place] else [])):
+                good, view[place] = view[place], bad
+                assert not bound.outputs_are_valid(), (place, bad)
+                view[place] = good
+        view[0, 0, 1], fell = view[0, 0, 0] / 2, view[0, 0, 1]
+        assert not bound.outputs_are_valid()
+        view[0, 0, 1] = fell
+        group, view[0, 0] = view[0, 0].copy(), -1.0  # in order, and negative
+        assert not bound.outputs_are_valid()
+        view[0, 0] = group
+    assert bound.outputs_are_valid()
+    views["forecast"][:], views["demand"][:] = 0.0, np.finfo(np.float32).max
+    assert bound.outputs_are_valid()
+
+
+@pytest.mark.parametrize("bad", [np.nan, -np.nan, np.inf, -np.inf, -1.0, -1e-45])
+def test_one_look_finds_every_number_that_is_no_context(requests: Predictor, bad: float) -> None:
+    bound = requests._model.session.take_binding()
+    bound.window[...] = windows(1, 16)[0]
+    for place in np.ndindex(bound.window.shape):
+        good, bound.window[place] = bound.window[place], bad
+        assert not bound.context_is_valid()
+        bound.window[place] = good
+    assert bound.context_is_valid()
+    bound.window[...] = np.finfo(np.float32).max
+    assert bound.context_is_valid()
