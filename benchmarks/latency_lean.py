@@ -1,13 +1,15 @@
-"""What leaving nodes out of the exported graph is worth: the trained model exported as it is, and in its lean form.
+"""What leaving nodes out of the exported graph is worth: three forms of the same model, timed by turns.
 
     python -m benchmarks.latency_lean --out FOLDER
 
-Both graphs go through the exporter and the clean-up, and are timed with bound buffers at batch 1, by turns. The
-models are those of `benchmarks.latency`.
+`plain` is what torch's default exporter makes, nothing done to it; of the transformer with torch's own encoder layers,
+which read every step to the end. `as trained` is our network through our exporter and its clean-up, `lean` what is
+shipped. Bound buffers, batch 1; the models are those of `benchmarks.latency`.
 """
 
 from __future__ import annotations
 
+import copy
 import dataclasses
 import functools
 import json
@@ -19,10 +21,12 @@ import click
 import numpy as np
 import onnx
 import torch
+from torch import nn
 
 from benchmarks.latency import pin_to_one_core
 from benchmarks.latency_artifacts import MODELS, SERIES, Trained, trained
 from benchmarks.machine import describe_machine
+from export.exporters import DEFAULT_OPSET, DYNAMO, record
 from export.lean import lean
 from export.to_onnx import to_onnx
 from runtime.artifact import open_artifact
@@ -30,20 +34,51 @@ from runtime.bench import ROUNDS, Subject, measure
 from runtime.device import open_session
 from runtime.golden import read_golden
 from training.checkpoint import load_checkpoint
+from training.forecaster import Forecaster
+from training.models.transformer import Transformer
+from training.quantile_model import QuantileModel
 
-FORMS = ("as trained", "lean")
+FORMS = ("plain", "as trained", "lean")
+
+
+class TorchEncoder(nn.Module):
+    """A Transformer of ours as torch's own layers have it, of the same sizes; its weights are random."""
+
+    def __init__(self, ours: Transformer) -> None:
+        super().__init__()
+        width, heads = ours.embed.out_features, int(ours.layers[0].nhead)  # type: ignore[arg-type]  # a number
+        self.embed, self.position = ours.embed, nn.Buffer(ours.position)
+        one = nn.TransformerEncoderLayer(width, heads, 4 * width, activation="gelu", batch_first=True, norm_first=True)
+        self.encoder = nn.TransformerEncoder(
+            one, len(ours.layers), norm=nn.LayerNorm(width), enable_nested_tensor=False
+        )
+
+    def forward(self, x: torch.Tensor) -> torch.Tensor:
+        """(B, L, F) -> (B, D)."""
+        return self.encoder(self.embed(x) + self.position)[:, -1]
+
+
+def plain(model: QuantileModel, example: dict[str, torch.Tensor]) -> bytes:
+    """What torch's default exporter makes of a model."""
+    model = copy.deepcopy(model)
+    if isinstance(model, Forecaster) and isinstance(model.network, Transformer):
+        model.network = TorchEncoder(model.network).eval()
+    torch.backends.mha.set_fastpath_enabled(False)  # which cannot be exported
+    outputs = ["forecast", "demand"] if model.forecasts_demand else ["forecast"]
+    return record(model, example, outputs=outputs, opset=DEFAULT_OPSET, exporter=DYNAMO).SerializeToString()
 
 
 def forms(one: Trained) -> tuple[list[Subject], list[int]]:
-    """Both forms at batch 1, and how many nodes each has."""
+    """All forms at batch 1, and how many nodes each has."""
     model = load_checkpoint(one.run).model
+    assert isinstance(model, QuantileModel)
     artifact = open_artifact(one.artifact)
     golden = read_golden(artifact)
     arrays = {"context": golden.context[:2]} | ({} if golden.time_s is None else {"time_s": golden.time_s[:2]})
     example = {name: torch.from_numpy(np.ascontiguousarray(array)) for name, array in arrays.items()}
     subjects, nodes = [], []
-    for name, form in zip(FORMS, (model, lean(model)), strict=True):
-        graph = to_onnx(form, example)
+    graphs = plain(model, example), to_onnx(model, example), to_onnx(lean(model), example)
+    for name, graph in zip(FORMS, graphs, strict=True):
         nodes.append(len(onnx.load_from_string(graph).graph.node))
         session = open_session(graph, artifact.manifest, device="cpu", threads=1, where=name)
         bound = session.take_binding()
@@ -59,14 +94,14 @@ def forms(one: Trained) -> tuple[list[Subject], list[int]]:
 @click.option("--calls", type=click.IntRange(min=ROUNDS), default=10_000, show_default=True, help="Of each form.")
 @click.option("--json", "as_json", is_flag=True, help="Print JSON.")
 def main(out: Path, calls: int, as_json: bool) -> None:
-    """Time every model in both forms."""
+    """Time every model in all forms."""
     torch.set_num_threads(1)
     rows: dict[str, Any] = {}
     models = trained(out, MODELS, SERIES, again=False)
     core = pin_to_one_core()
     for one in models:
         subjects, nodes = forms(one)
-        with click.progressbar(length=2 * (ROUNDS + 1), label=f"{one.name:<22}", file=sys.stderr) as bar:
+        with click.progressbar(length=len(FORMS) * (ROUNDS + 1), label=f"{one.name:<22}", file=sys.stderr) as bar:
             timings = measure(subjects, calls=calls, tick=functools.partial(bar.update, 1))
         rows[one.name] = {
             timing.subject: dataclasses.asdict(timing) | {"nodes": count}
@@ -78,12 +113,13 @@ def main(out: Path, calls: int, as_json: bool) -> None:
         )
         return
     click.echo(
-        "| model | nodes as trained | µs | nodes, lean | µs | lean over trained |\n|---|---:|---:|---:|---:|---:|"
+        "| model | " + " | ".join(f"nodes {form} | µs" for form in FORMS) + " | lean over plain | over trained |"
     )
+    click.echo("|---" + "|---:" * (2 * len(FORMS) + 2) + "|")
     for name, found in rows.items():
-        before, after = (found[form] for form in FORMS)
-        cells = [before["nodes"], f"{before['p50_us']:.1f}", after["nodes"], f"{after['p50_us']:.1f}"]
-        click.echo(f"| {name} | " + " | ".join(map(str, cells)) + f" | {after['ratio']:.2f} |")
+        cells = [f"{found[form]['nodes']} | {found[form]['p50_us']:.1f}" for form in FORMS]
+        over = [f"{found['lean']['p50_us'] / found[form]['p50_us']:.2f}" for form in FORMS[:2]]
+        click.echo(f"| {name} | " + " | ".join(cells + over) + " |")
 
 
 if __name__ == "__main__":
