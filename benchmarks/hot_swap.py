@@ -10,6 +10,9 @@ for as long, without the interpreter, which is what any other thread costs where
 A forecast is late when it takes more than twice the median of those made alone, longer by a run of the model. On shared
 cores the worst of all is the system's: what a swap adds is seen in the latest forecast of each one, by the median of
 all swaps, beside the latest in as many spans of the same length alone.
+
+On Linux the time is told in which a forecast neither ran nor waited for a core: that is what it waited for Python's
+interpreter, which the other thread held. It is given for a whole swap, and for the forecast that waited the longest.
 """
 
 from __future__ import annotations
@@ -17,6 +20,7 @@ from __future__ import annotations
 import gc
 import hashlib
 import json
+import os
 import shutil
 import statistics
 import tempfile
@@ -35,8 +39,9 @@ from benchmarks.machine import describe_machine
 ROOT = Path(__file__).resolve().parent.parent
 DEFAULT = ROOT / "tests" / "runtime" / "artifacts" / "requests"
 SETTINGS = "alone", "hashing", "bare sessions", "swaps"
-Sample: TypeAlias = "tuple[int, int]"
-"""When it began, and how long it took, in nanoseconds."""
+_SMALLEST_WAIT_NS = 5_000  # what three clocks, read one after the other, may differ by
+Sample: TypeAlias = "tuple[int, int, int]"
+"""When it began, how long it took, and how much of that it waited for the interpreter, in nanoseconds."""
 
 
 @click.command()
@@ -51,13 +56,14 @@ def main(artifact: str, swaps: int, rounds: int, as_json: bool) -> None:
     if as_json:
         click.echo(json.dumps(result, indent=2))
         return
-    heads = ("count", "median", "p99", "worst", "latest of a span", "late")
+    heads = ("count", "median", "p99", "worst", "latest of a span", "late", "waits in a span", "longest wait")
     click.echo(f"{'µs per observe + forecast':<26}" + "".join(f"{head:>{len(head) + 4}}" for head in heads))
     for name, row in result["settings"].items():
         values = (
             row["count"],
             *(f"{row[key]:.0f}" for key in ("median", "p99", "worst", "latest")),
             f"{row['late']:.1%}",
+            *(f"{row[key]:.0f}" for key in ("waits", "longest_wait")),
         )
         click.echo(f"{name:<26}" + "".join(f"{v:>{len(head) + 4}}" for head, v in zip(heads, values, strict=True)))
     click.echo(
@@ -106,14 +112,14 @@ def measure(artifact: Path, *, swaps: int, rounds: int) -> dict[str, Any]:
             samples[name] += host.run(beside)
             spans[name] += beside.spans
             if name == "swaps":
-                took_s = statistics.median(ns for _, ns in beside.spans) / 1e9
+                took_s = statistics.median(ns for _, ns, _ in beside.spans) / 1e9
     gc.enable()
-    usual = statistics.median(ns for _, ns in samples["alone"])
+    usual = statistics.median(ns for _, ns, _ in samples["alone"])
     return {
         "benchmark": "hot_swap",
         "artifact": {"name": m["name"], "version": m["version"], "architecture": m["architecture"]},
         "swaps": len(spans["swaps"]),
-        "swap_ms": statistics.median(ns for _, ns in spans["swaps"]) / 1e6,
+        "swap_ms": statistics.median(ns for _, ns, _ in spans["swaps"]) / 1e6,
         "lost": host.lost,
         "kept_bytes": _bytes_of_a_model(artifact),
         "settings": {name: _describe(samples[name], spans[name], late_ns=2 * usual) for name in SETTINGS},
@@ -151,7 +157,7 @@ class _Beside(threading.Thread):
         for _ in range(self._times):
             begun = time.perf_counter_ns()
             self._what()
-            self.spans.append((begun, time.perf_counter_ns() - begun))
+            self.spans.append((begun, time.perf_counter_ns() - begun, 0))
 
 
 class _Host:
@@ -169,13 +175,16 @@ class _Host:
 
     def run(self, beside: _Beside) -> list[Sample]:
         """Each observation with its forecast, until what runs beside it has ended."""
-        found, forecast, clock = [], self._predictor.forecast, time.perf_counter_ns
+        found, forecast, clock, ran = [], self._predictor.forecast, time.perf_counter_ns, time.thread_time_ns
+        queued = _queued_ns()
         beside.start()
         while beside.is_alive():
+            busy = queued() + ran()
             begun = clock()
             self._observe()
             answer = forecast()
-            found.append((begun, clock() - begun))
+            took = clock() - begun
+            found.append((begun, took, max(0, took - (ran() + queued() - busy))))
             expected_s = (self._at - (0 if self._is_load else 1)) * self._step_s
             self.lost += answer.source != "model" or abs(answer.start_s - expected_s) > 1e-3
         return found
@@ -186,6 +195,15 @@ class _Host:
         else:
             self._predictor.observe(self._at * self._step_s, *self._row)
         self._at += 1
+
+
+def _queued_ns() -> Callable[[], int]:
+    """Gives for how long this thread has waited for a core so far; on a system that does not tell, 0."""
+    path = Path(f"/proc/self/task/{threading.get_native_id()}/schedstat")
+    if not path.exists():
+        return lambda: 0
+    file = os.open(path, os.O_RDONLY)
+    return lambda: int(os.pread(file, 100, 0).split()[1])
 
 
 def _hash(seconds: float) -> None:
@@ -203,16 +221,18 @@ def _bare_session(graph: bytes) -> None:
 
 
 def _describe(samples: list[Sample], spans: list[Sample], *, late_ns: float) -> dict[str, float]:
-    ordered = sorted(ns for _, ns in samples)
+    ordered = sorted(ns for _, ns, _ in samples)
     at = {"median": 0.5, "p99": 0.99, "worst": 1.0}
     row: dict[str, float] = {k: ordered[min(len(ordered) - 1, int(q * len(ordered)))] / 1e3 for k, q in at.items()}
-    begun = [start for start, _ in samples]
+    begun = [start for start, _, _ in samples]
     latest = []
-    for start, ns in spans:
+    for start, ns, _ in spans:
         # Also the one that was under way when the span began.
         inside = samples[max(0, bisect_left(begun, start) - 1) : bisect_left(begun, start + ns)]
-        latest.append(max((each for _, each in inside), default=0))
+        latest.append(max((each for _, each, _ in inside), default=0))
     late = sum(ns > late_ns for ns in ordered) / len(ordered)
+    waits = [wait for _, _, wait in samples if wait > _SMALLEST_WAIT_NS]
+    row |= {"waits": sum(waits) / len(spans) / 1e3, "longest_wait": max(waits, default=0) / 1e3}
     return {"count": len(ordered), **row, "latest": statistics.median(latest) / 1e3, "late": late}
 
 
