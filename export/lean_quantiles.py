@@ -21,6 +21,7 @@ from training.scaling import MAX_LOG
 _NOWHERE = -1e30
 _STRAIGHT_FROM = 80.0  # exp(80) is within float32, and softplus(x) = x long before
 _BELOW_ONE = 1 - 2**-24  # the float32 before 1
+_ABOVE_ZERO = 4e-6
 
 
 class LeanHead(nn.Module):
@@ -182,8 +183,11 @@ class LeanQuantiles(nn.Module):
         self.unit = constant(least if self.whole else unit)
         ahead = (unit / least).log() if self.whole and self.log else torch.zeros_like(unit)
         self.less = constant(ahead.exp())
-        self.highest = float(ahead.flatten()[0]) + MAX_LOG
-        self.most = None if bool((ahead == ahead.flatten()[0]).all()) else constant(ahead + MAX_LOG)
+        # Of the log of what is forecast; the lowest so much above 0 that no rounding makes exp of it less.
+        self.lowest, self.highest = constant(ahead + _ABOVE_ZERO), constant(ahead + MAX_LOG)
+        self.bounds = None
+        if bool((ahead == ahead.flatten()[0]).all()):
+            self.bounds = float(ahead.flatten()[0]) + _ABOVE_ZERO, float(ahead.flatten()[0]) + MAX_LOG
         self.times = constant(unit / least if self.whole else torch.ones_like(unit))
         self.least = None if self.whole or not bool((scaling.least > 0).any()) else constant(least)
         self.order = None
@@ -207,13 +211,14 @@ class LeanQuantiles(nn.Module):
         if self.order is not None:
             x = self.order(x)
         if self.whole:
-            if self.log:
-                # A number for a bound takes half the time of a tensor.
-                x = x.clamp(max=self.highest) if self.most is None else torch.minimum(x, self.most)
-                x = torch.exp(x) - self.less
-            else:
-                x = x * self.times
-            x = torch.where(x > _BELOW_ONE, x, 0.0)
+            if not self.log:
+                x = (x * self.times).clamp_min(0.0)
+            elif self.bounds is None:
+                x = torch.exp(torch.minimum(torch.maximum(x, self.lowest), self.highest)) - self.less
+            else:  # a number for a bound takes half the time of a tensor
+                x = torch.exp(x.clamp(*self.bounds)) - self.less
+            # The minimum keeps what is no number, which compares like one that is too small.
+            x = torch.minimum(x, torch.where(x > _BELOW_ONE, x, 0.0))
         else:
             # At least 0 before the last product, which then cannot give -0.
             x = torch.exp(x.clamp(0.0, MAX_LOG)) - self.less if self.log else x.clamp_min(0.0)

@@ -185,6 +185,18 @@ def test_another_choice_stays(module: nn.Module) -> None:
     assert {"Where", "Greater"} <= {node.op_type for node in model.graph.node}
 
 
+@pytest.mark.parametrize("setting", ["bins", "requests"])
+def test_what_is_no_number_stays_none(setting: str) -> None:
+    """The runtime takes its fallback then: a zero it would believe."""
+    built = forecaster("gru", **SETTINGS[setting])
+    built.head.bias.data[3] = float("nan")
+    given = inputs(built, SETTINGS[setting]["context"], batch=3)
+    assert all(torch.isnan(output).any() for output in outputs(lean(built), *given.values())[:1])
+    session = ort.InferenceSession(to_onnx(lean(built), given), providers=["CPUExecutionProvider"])
+    found = session.run(["forecast"], {name: tensor.numpy() for name, tensor in given.items()})
+    assert np.isnan(found[0]).any()
+
+
 def test_load_is_compared_with_its_least_by_one_operator() -> None:
     built = forecaster("gru", context=24, demand=True)
     operators = [node.op_type for node in graph(lean(built), inputs(built, 24)).graph.node]
