@@ -1,10 +1,11 @@
-"""What leaving nodes out of the exported graph is worth: three forms of the same model, timed by turns.
+"""What leaving nodes out of the exported graph is worth: forms of the same model, timed by turns.
 
     python -m benchmarks.latency_lean --out FOLDER
 
 `plain` is what torch's default exporter makes, nothing done to it; of the transformer with torch's own encoder layers,
 which read every step to the end. `as trained` is our network through our exporter and its clean-up, `lean` what is
-shipped. Bound buffers, batch 1; the models are those of `benchmarks.latency`.
+shipped, and `batch 1` the same with every dimension a number. Bound buffers, one window; the models are those of
+`benchmarks.latency`.
 """
 
 from __future__ import annotations
@@ -28,17 +29,17 @@ from benchmarks.latency_artifacts import MODELS, SERIES, Trained, trained
 from benchmarks.machine import describe_machine
 from export.exporters import DEFAULT_OPSET, DYNAMO, record
 from export.lean import lean
-from export.to_onnx import to_onnx
+from export.to_onnx import to_onnx, with_fixed_batch
 from runtime.artifact import open_artifact
 from runtime.bench import ROUNDS, Subject, measure
-from runtime.device import open_session
+from runtime.bench_subjects import raw_subjects
 from runtime.golden import read_golden
 from training.checkpoint import load_checkpoint
 from training.forecaster import Forecaster
 from training.models.transformer import Transformer
 from training.quantile_model import QuantileModel
 
-FORMS = ("plain", "as trained", "lean")
+FORMS = ("plain", "as trained", "lean", "batch 1")
 
 
 class TorchEncoder(nn.Module):
@@ -74,18 +75,16 @@ def forms(one: Trained) -> tuple[list[Subject], list[int]]:
     assert isinstance(model, QuantileModel)
     artifact = open_artifact(one.artifact)
     golden = read_golden(artifact)
-    arrays = {"context": golden.context[:2]} | ({} if golden.time_s is None else {"time_s": golden.time_s[:2]})
+    context, time_s = golden.context, golden.time_s
+    arrays = {"context": context[:2]} | ({} if time_s is None else {"time_s": time_s[:2]})
     example = {name: torch.from_numpy(np.ascontiguousarray(array)) for name, array in arrays.items()}
     subjects, nodes = [], []
-    graphs = plain(model, example), to_onnx(model, example), to_onnx(lean(model), example)
-    for name, graph in zip(FORMS, graphs, strict=True):
+    graphs = [plain(model, example), to_onnx(model, example), to_onnx(lean(model), example)]
+    for name, graph in zip(FORMS, [*graphs, with_fixed_batch(graphs[-1], 1)], strict=True):
         nodes.append(len(onnx.load_from_string(graph).graph.node))
-        session = open_session(graph, artifact.manifest, device="cpu", threads=1, where=name)
-        bound = session.take_binding()
-        bound.context[:] = golden.context[:1]
-        if golden.time_s is not None:
-            bound.time_s[:] = golden.time_s[:1]
-        subjects.append(Subject(name=name, call=bound.run))
+        one_time = None if time_s is None else time_s[:1]
+        bound, _ = raw_subjects(graph, context[:1], one_time, providers=["CPUExecutionProvider"], threads=1)
+        subjects.append(dataclasses.replace(bound, name=name))
     return subjects, nodes
 
 
@@ -112,14 +111,14 @@ def main(out: Path, calls: int, as_json: bool) -> None:
             json.dumps({"benchmark": "latency_lean", "core": core, "machine": describe_machine(), "models": rows})
         )
         return
-    click.echo(
-        "| model | " + " | ".join(f"nodes {form} | µs" for form in FORMS) + " | lean over plain | over trained |"
-    )
-    click.echo("|---" + "|---:" * (2 * len(FORMS) + 2) + "|")
+    heads = [f"nodes {form} | µs" for form in FORMS[:3]] + ["lean over plain", "over trained", "batch 1 over lean"]
+    click.echo("| model | " + " | ".join(heads) + " |")
+    click.echo("|---" + "|---:" * 9 + "|")
     for name, found in rows.items():
-        cells = [f"{found[form]['nodes']} | {found[form]['p50_us']:.1f}" for form in FORMS]
-        over = [f"{found['lean']['p50_us'] / found[form]['p50_us']:.2f}" for form in FORMS[:2]]
-        click.echo(f"| {name} | " + " | ".join(cells + over) + " |")
+        us = {form: found[form]["p50_us"] for form in FORMS}
+        cells = [f"{found[form]['nodes']} | {us[form]:.1f}" for form in FORMS[:3]]
+        over = [us["lean"] / us["plain"], us["lean"] / us["as trained"], us["batch 1"] / us["lean"]]
+        click.echo(f"| {name} | " + " | ".join(cells + [f"{ratio:.2f}" for ratio in over]) + " |")
 
 
 if __name__ == "__main__":

@@ -74,10 +74,10 @@ def pieces(artifact: Path) -> dict[str, float]:
         "- take a step in": fastest_us(other.observe_bin if load else other.observe, list(fed.arguments(total))),
         "- ask the stream for its window": fastest_us(anew, itertools.repeat((live.ask, model.manifest, None))),
         "- answer: buffers, run, check, copy": fastest_us(model.answer, itertools.repeat((asked[0], asked[1]))),
-        "  - check what came out": fastest_us(bound.outputs_are_valid),
-        "  - copy it": fastest_us(bound.outputs),
+        "- - check what came out": fastest_us(bound.outputs_are_valid),
+        "- - copy it": fastest_us(bound.outputs),
         "- settle: make the forecast, count it": fastest_us(anew, itertools.repeat((live.settle, asked, found))),
-        "  - make the forecast": fastest_us(
+        "- - make the forecast": fastest_us(
             lambda: Forecast.of(
                 model.manifest, found["forecast"], start_s=0.0, source="model", aggregates=found.get("demand")
             )
