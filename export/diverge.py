@@ -57,6 +57,7 @@ _OPERATIONS = {
     "ReduceSum": ("sum",),
     "RNN": ("",),
     "Slice": ("slice", "select"),
+    "ThresholdedRelu": ("where",),
     "Transpose": ("transpose", "permute", ".t."),
 }
 """Parts of names of torch's operations, where that of ONNX in small letters is none."""

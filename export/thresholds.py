@@ -27,13 +27,14 @@ def join_thresholds(model: onnx.ModelProto) -> None:
         values = [a.t for a in maker.attribute if a.name == "value"] if maker and maker.op_type == "Constant" else []
         return numpy_helper.to_array(values[0]) if values else None
 
-    for node in graph.node:
+    for node in list(graph.node):
         compared = makers.get(node.input[0]) if node.op_type == "Where" else None
         if compared is None or compared.op_type != "Greater" or readers[node.input[0]] > 1:
             continue
         limit, other = constant(compared.input[1]), constant(node.input[2])
-        same = compared.input[0] == node.input[1]
-        if same and limit is not None and limit.size == 1 and other is not None and other.size == 1 and not other.any():
+        if limit is None or other is None or limit.dtype.name != "float32" or compared.input[0] != node.input[1]:
+            continue
+        if limit.size == other.size == 1 and not other.any():
             joined = helper.make_node("ThresholdedRelu", [node.input[1]], list(node.output), alpha=float(limit.item()))
             joined.name = node.name
             node.CopyFrom(joined)
