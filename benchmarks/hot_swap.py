@@ -178,7 +178,7 @@ class _Host:
         found, forecast, clock, ran = [], self._predictor.forecast, time.perf_counter_ns, time.thread_time_ns
         queued = _queued_ns()
         beside.start()
-        while beside.is_alive():
+        while not found or beside.is_alive():
             busy = queued() + ran()
             begun = clock()
             self._observe()

@@ -43,9 +43,10 @@ def fastest_us(call: Callable[..., object], given: Iterable[tuple[Any, ...]] = i
 
 def pieces(artifact: Path) -> dict[str, float]:
     """Microseconds of each."""
-    predictor, other = Predictor(artifact, device="cpu"), Predictor(artifact, device="cpu")
+    predictor, other = (Predictor(artifact, device="cpu", breaker=False) for _ in range(2))
     windows = Windows(read_golden(open_artifact(artifact)))
     whole, fed = observe_and_forecast(predictor, windows), observe_and_forecast(other, windows)
+    judged = observe_and_forecast(Predictor(artifact, device="cpu"), windows)
     load, model, live = predictor.manifest["kind"] == "load", predictor._model, predictor._live
     contexts, times = windows.batch(len(windows.golden.context))
     bound = model.session.take_binding()
@@ -71,6 +72,7 @@ def pieces(artifact: Path) -> dict[str, float]:
         "the same, another window each time": fastest_us(new_window, itertools.cycle((w,) for w in contexts)),
         "predict": fastest_us(predictor.predict, itertools.repeat((contexts[0], time_s))),
         "observe + forecast": fastest_us(whole.call, list(whole.arguments(total))),
+        "the same with the breaker, on average": fastest_us(judged.call, list(judged.arguments(total))),
         "- take a step in": fastest_us(other.observe_bin if load else other.observe, list(fed.arguments(total))),
         "- ask the stream for its window": fastest_us(anew, itertools.repeat((live.ask, model.manifest, None))),
         "- answer: buffers, run, check, copy": fastest_us(model.answer, itertools.repeat((asked[0], asked[1]))),
