@@ -175,7 +175,8 @@ class _Host:
 
     def run(self, beside: _Beside) -> list[Sample]:
         """Each observation with its forecast, until what runs beside it has ended."""
-        found, forecast, clock, ran = [], self._predictor.forecast, time.perf_counter_ns, time.thread_time_ns
+        found: list[Sample] = []
+        forecast, clock, ran = self._predictor.forecast, time.perf_counter_ns, time.thread_time_ns
         queued = _queued_ns()
         beside.start()
         while not found or beside.is_alive():
