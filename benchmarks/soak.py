@@ -5,7 +5,7 @@
 One thread observes, as a scheduler does: in every turn each stream gets a burst of requests (of a load series: of ready
 bins), and some streams are asked one by one, some with a deadline, some together. Beside it a watch puts versions into
 service that a publisher leaves in the folder, good ones and bad ones. Every tenth turn all streams are snapshot and
-restored into another predictor, which must say the same, bit for bit. Faults are injected in every turn: what a caller
+restored into a standby predictor, which must say the same, bit for bit. Faults are injected in every turn: what callers
 must not give (NaN, text, negative tokens, time running backwards), sizes at which a model may overflow, gaps of a day,
 streams forgotten and begun anew.
 
@@ -58,7 +58,7 @@ def main(artifact: str, observations: int, streams: int, as_json: bool) -> None:
     if as_json:
         click.echo(json.dumps(result, indent=2))
         return
-    for name in ("observations", "refused", "forecasts", "swaps", "bad versions", "snapshots", "gaps"):
+    for name in ("observations", "refused", "forecasts", "swaps", "bad versions", "snapshots", "compared", "gaps"):
         click.echo(f"{name:<24}{result[name]:>14,}")
     click.echo("answered by " + ", ".join(f"{name} {n:,}" for name, n in sorted(result["sources"].items())))
     click.echo(", ".join(f"{name} {result[name]}" for name in ("lost", "wrong", "restored otherwise", "raised")))
@@ -79,8 +79,12 @@ def soak(artifact: Path, *, turns: int, streams: int, tick: Callable[[int], obje
     begun = time.perf_counter()
     with warnings.catch_warnings():
         warnings.simplefilter("ignore", RuntimeWarning)  # the refused versions, and the model's own overflow: counted
-        with Predictor(artifact, version=1, device="cpu", max_streams=streams + 1) as predictor:
+        with (
+            Predictor(artifact, version=1, device="cpu", max_streams=streams + 1) as predictor,
+            Predictor(artifact, version=1, device="cpu", max_streams=streams + 1) as standby,
+        ):
             predictor.watch(every_s=0.05)
+            standby.watch(every_s=0.05)
             life = _Life(predictor, streams, turns)
             publisher = _Publisher(artifact)
             rss = []
@@ -89,7 +93,7 @@ def soak(artifact: Path, *, turns: int, streams: int, tick: Callable[[int], obje
                 if turn % SWAP_EVERY == 0:
                     publisher.publish(bad=turn // SWAP_EVERY % 3 == 2)
                 if turn % SNAPSHOT_EVERY == 5:
-                    life.restart(Predictor(publisher.newest_good, device="cpu", max_streams=streams + 1))
+                    life.restart(standby)
                 rss.append(rss_bytes())
                 life.note_version(publisher.bad)
                 tick(1)
@@ -109,6 +113,7 @@ def soak(artifact: Path, *, turns: int, streams: int, tick: Callable[[int], obje
             "last_mb": last / 1e6,
             "most_mb": max(rss[tenth:]) / 1e6,
             "growth": last / first - 1,
+            "by_tenth_mb": [statistics.median(rss[i : i + tenth]) / 1e6 for i in range(0, turns, tenth)],
         },
         "wall_s": time.perf_counter() - begun,
         "machine": describe_machine(),
@@ -159,7 +164,7 @@ class _Life:
             self._look(key, found[key])
 
     def restart(self, other: Any) -> None:
-        """A snapshot restored into another predictor says what this one says."""
+        """A snapshot restored into another predictor says what this one says, bit for bit from the same version."""
         keys = range(0, self._streams, max(1, self._streams // 25))
         data = self._predictor.snapshot()
         other.restore(data)
@@ -168,6 +173,7 @@ class _Life:
             window = self._handles[key]._stream.steps.last()
             same = np.array_equal(other.stream(key)._stream.steps.last(), window)
             if other.manifest["version"] == self._predictor.manifest["version"]:
+                self._counted["compared"] += 1
                 a, b = self._handles[key].forecast(), other.stream(key).forecast()
                 same = same and a.source == b.source and np.array_equal(a.values, b.values)
             self._counted["restored otherwise"] += not same
@@ -179,7 +185,18 @@ class _Life:
         self._version = version
 
     def counts(self) -> dict[str, Any]:
-        names = ("observations", "refused", "forecasts", "swaps", "snapshots", "gaps", "lost", "wrong", "raised")
+        names = (
+            "observations",
+            "refused",
+            "forecasts",
+            "swaps",
+            "snapshots",
+            "compared",
+            "gaps",
+            "lost",
+            "wrong",
+            "raised",
+        )
         return {
             **{name: self._counted[name] for name in (*names, "restored otherwise")},
             "sources": dict(self._sources),

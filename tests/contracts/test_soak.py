@@ -21,5 +21,6 @@ def test_a_life_with_swaps_snapshots_and_faults_loses_nothing(tmp_path: Path, na
     assert found["observations"] == 40 * 21 * BURST
     assert (found["refused"], found["gaps"], found["snapshots"], found["bad versions"]) == (40 * 3 * 5, 40, 4, 1)
     assert found["swaps"] >= 1
+    assert found["compared"] > 0
     assert found["sources"]["model"] > 300
     assert found["rss"]["most_mb"] >= found["rss"]["first_mb"] > 0
