@@ -28,6 +28,7 @@ from training.config import RunConfig
 from training.errors import CheckpointError, ConfigError
 from training.forecaster import Forecaster
 from training.quantile_model import Ensemble, QuantileModel
+from training.stateful import StatefulForecaster
 
 SCHEMA = 2
 WEIGHTS, META, WINDOWS, LAST = "model.safetensors", "checkpoint.json", "windows.safetensors", "last.safetensors"
@@ -77,21 +78,24 @@ def build_forecaster(meta: dict[str, Any]) -> QuantileModel:
     model = meta["model"]
     if "members" in model:
         return Ensemble([build_forecaster({**meta, "model": member}) for member in model["members"]])
-    return Forecaster(
-        model=model["name"],
-        params=model["params"],
-        channels=len(meta["channels"]),
-        context=meta["context"],
-        horizon=meta["horizon"],
-        levels=tuple(meta["levels"]),
-        log=model["log"],
-        center=model["center"],
-        calendar=tuple(model["calendar"]),
-        ratio=1 if meta["bin_s"] is None else round(meta["step_s"] / meta["bin_s"]),
-        demand=model["demand"],
-        anchored=model["anchored"],
-        recent=model["recent"],
-    )
+    settings: dict[str, Any] = {
+        "model": model["name"],
+        "params": model["params"],
+        "channels": len(meta["channels"]),
+        "context": meta["context"],
+        "horizon": meta["horizon"],
+        "levels": tuple(meta["levels"]),
+        "log": model["log"],
+        "center": model["center"],
+        "calendar": tuple(model["calendar"]),
+        "ratio": 1 if meta["bin_s"] is None else round(meta["step_s"] / meta["bin_s"]),
+        "demand": model["demand"],
+        "anchored": model["anchored"],
+        "recent": model["recent"],
+    }
+    if model.get("stateful"):
+        return StatefulForecaster(bin_s=meta["bin_s"], **settings)
+    return Forecaster(**settings)
 
 
 def judged_model(checkpoint: Checkpoint, folder: Path) -> QuantileModel:

@@ -34,6 +34,11 @@ def check_runs(runs: Sequence[RunConfig], out: Path, *, resume: bool, overwrite:
     """
     if ensemble and sum(not run.model.is_baseline for run in runs) < 2:
         raise ConfigError("--ensemble: expected two models or more to train, got fewer; name several with --model")
+    if ensemble and (stateful := [run.model.model for run in runs if run.model.stateful]):
+        raise ConfigError(
+            f"--ensemble: expected models of windows, got stateful=true for {', '.join(stateful)}; an ensemble has no "
+            "state to carry, train it without"
+        )
     if resume and overwrite:
         raise ConfigError("--resume: expected it without --overwrite, got both; give one of them")
     for run in runs:

@@ -17,6 +17,7 @@ from training.trace import GAP_S
 LEVELS = (0.1, 0.25, 0.5, 0.75, 0.9, 0.95, 0.99)
 PRECISIONS = ("fp32", "amp")
 _UNITS = ("auto", "request")
+_STATEFUL = ("lstm", "gru")
 _CALENDARS = ("auto", "none", "day", "week", "day+week")
 
 
@@ -102,6 +103,8 @@ class ForecasterConfig:
     """A model of single requests starts from the empirical quantiles of its context."""
     recent: int = 0
     """The architecture sees this many of the last steps; scaling and anchor see all. 0 for all."""
+    stateful: bool = False
+    """An lstm or gru whose state a stream carries from one step to the next, in O(1): see training/stateful.py."""
     calibrate: bool = True
     """Correct the quantiles by their errors on validation; not after `refit`, whose model has learnt from them."""
 
@@ -111,6 +114,10 @@ class ForecasterConfig:
             model_class(self.model)
         _check("recent", self.recent == 0 or 2 <= self.recent <= 10_000, "0 for all, or 2 to 10000 steps", self.recent)
         _check("unit", self.unit in _UNITS, f"one of {', '.join(_UNITS)}", self.unit)
+        if self.stateful:
+            _check("stateful", self.model in _STATEFUL, f"a model of {', '.join(_STATEFUL)}", self.model)
+            _check("recent", self.recent == 0, "0 with stateful, which sees every step once", self.recent)
+            _check("center", self.center, "true with stateful", str(self.center).lower())
         _check("calendar", self.calendar in _CALENDARS, f"one of {', '.join(_CALENDARS)}", self.calendar)
 
     @property
@@ -169,6 +176,14 @@ class RunConfig:
     data: DataConfig = field(default_factory=DataConfig)
     model: ForecasterConfig = field(default_factory=ForecasterConfig)
     fit: FitConfig = field(default_factory=FitConfig)
+
+    def __post_init__(self) -> None:
+        """Check what depends on more than one part."""
+        if self.model.stateful:
+            ratio, series, calendar = self.data.ratio, self.data.series, self.model.calendar
+            _check("stateful", ratio == 1, "forecast steps of one bin", f"steps of {ratio} bins")
+            fits = series == "load" or calendar in ("auto", "none")
+            _check("calendar", fits, "none for a stateful model of single requests", calendar)
 
     def to_dict(self) -> dict[str, Any]:
         """As plain JSON values."""

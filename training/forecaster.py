@@ -89,10 +89,14 @@ class Forecaster(QuantileModel):
             base = self.anchor(self.scaling.to_scale(context))
             shape = ((base - level.transpose(1, 2)) / spread).flatten(1)
             x = torch.cat((x, shape[:, None].expand(-1, x.shape[1], -1)), dim=2)
-        out = self.head(last_state(self.network(x)))
-        out = out.view(-1, self.horizon, self.values, len(self.levels))
+        out = self.head(last_state(self.network(x))).view(-1, self.horizon, self.values, len(self.levels))
         if self.anchor is not None:
             return self.ordered(base[:, None] + spread * out)
+        return self.around(out, level)
+
+    def around(self, out: torch.Tensor, level: torch.Tensor) -> torch.Tensor:
+        """Quantiles (B, H, V, Q) from what the head gives, in that shape, and the level (B, 1, C)."""
+        spread = self.spread[:, None]
         level = level.repeat(1, 1, self.values // self.channels)
         median = level[..., None] + spread * out[..., self.median : self.median + 1]
         away = spread * functional.softplus(out) + MIN_STEP

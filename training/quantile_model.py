@@ -80,7 +80,11 @@ class QuantileModel(nn.Module, ABC):
         Returns:
             (B, H, C, Q) float32; with demand, also (B, H, 2C, Q).
         """
-        quantiles = self.scaled_quantiles(context, time_s) + self.spread[:, None] * self.offset
+        return self.raw(self.scaled_quantiles(context, time_s))
+
+    def raw(self, quantiles: torch.Tensor) -> torch.Tensor | tuple[torch.Tensor, torch.Tensor]:
+        """Quantiles on the working scale (B, H, V, Q), calibrated and in raw units: what `forward` gives."""
+        quantiles = quantiles + self.spread[:, None] * self.offset
         raw = self.scaling.from_scale(self.ordered(quantiles))
         if not self.forecasts_demand:
             return raw

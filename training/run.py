@@ -15,6 +15,7 @@ import torch
 
 from training.backtest import rolling_forecasts, thin
 from training.calibration import NONE, calibrate
+from training.carried import carried_skill
 from training.checkpoint import (
     JUDGED,
     META,
@@ -37,6 +38,7 @@ from training.resume import check_same_run
 from training.scaling import CYCLES_S
 from training.series import UNITS, Series, build_series, widen
 from training.skill import measure_skill
+from training.stateful import StatefulForecaster
 from training.trace import Trace
 from training.warm_start import Begun, check_fits, has_seen, start_from
 from training.windows import Split, WindowSource, split_windows, widen_split
@@ -142,6 +144,7 @@ def _model_facts(data: Data, config: RunConfig) -> dict[str, Any]:
         "demand": data.series.kind == "load",
         "anchored": data.series.kind == "requests" and config.model.anchor,
         "recent": config.model.recent,
+        **({"stateful": True} if config.model.stateful else {}),
     }
 
 
@@ -268,6 +271,12 @@ def finish_run(
         },
         "libraries": library_versions(),
     }
+    if isinstance(final, StatefulForecaster):
+        assert isinstance(judged, StatefulForecaster)
+        meta["carried"] = {
+            part: carried_skill(model, source, data.series, origins)
+            for (part, origins), model in zip(scored_parts(data).items(), (judged, final), strict=False)
+        }
     meta["skill"] = measure_skill(data.wide, data.wide_split, data.config, found=meta["scores"]["validation"])
     (folder / JUDGED).unlink(missing_ok=True)
     if config.fit.refit:

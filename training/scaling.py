@@ -27,7 +27,7 @@ from training.windows import Split
 
 HARMONICS = 4
 CYCLES_S = {"day": 86400.0, "week": 604800.0}
-_ALPHAS = (0.0, 0.02, 0.05, 0.1, 0.2, 0.3, 0.5, 0.7, 0.9)  # 0: the plain mean
+ALPHAS = (0.0, 0.02, 0.05, 0.1, 0.2, 0.3, 0.5, 0.7, 0.9)  # 0: the plain mean
 _JUDGED = (0.1, 0.5, 0.9, 0.99)
 _CLEARLY = 0.03  # what another unit must gain over that of one request
 MAX_LOG = 30.0  # exp(30) units is 1e13: beyond any load, within float32
@@ -62,6 +62,7 @@ class Scaling(nn.Module):
         self.log = log
         self.center = center
         self.ratio = ratio
+        self.alphas: tuple[float, ...] = ALPHAS
         self.cycles_s = [CYCLES_S[cycle] for cycle in calendar]
         for name, start in (
             ("unit", 1.0),
@@ -123,10 +124,10 @@ class Scaling(nn.Module):
         self.unit.copy_(unit)
         windows, target = self.to_scale(past), self.to_scale(future)
         losses = []
-        for alpha in _ALPHAS:
+        for alpha in self.alphas:
             self.alpha.fill_(alpha)
             losses.append((target - self._level(windows)).abs().mean((0, 1)))
-        self.alpha.copy_(torch.tensor(_ALPHAS)[torch.stack(losses).argmin(0)])
+        self.alpha.copy_(torch.tensor(self.alphas)[torch.stack(losses).argmin(0)])
         level = self._level(windows)
         levels = torch.tensor(_JUDGED)
         moves = np.quantile((target - level).flatten(0, 1).numpy(), _JUDGED, axis=0).astype(np.float32)

@@ -26,19 +26,10 @@ from training.registry import model_params
 from training.series import Series
 from training.windows import Split, WindowSource
 
-_REFITTED = {
-    "kept": (),
-    "moved": ("scaling.unit", "scaling.alpha", "scaling.least", "scaling.spread", "scaling.level_mean"),
-    "new": (
-        "scaling.unit",
-        "scaling.alpha",
-        "scaling.least",
-        "scaling.spread",
-        "scaling.level_mean",
-        "scaling.level_spread",
-    ),
-}
-"""Buffers that are the new trace's, by choice of the statistics."""
+_RUNNING = ("means.decay", "means.prior", "means.worth", "above", "wide")  # of a stateful model
+_MOVED = ("scaling.unit", "scaling.alpha", "scaling.least", "scaling.spread", "scaling.level_mean", *_RUNNING)
+_REFITTED = {"kept": (), "moved": _MOVED, "new": (*_MOVED, "scaling.level_spread")}
+"""Buffers that are the new trace's, by choice of the statistics; a model need not have all of them."""
 _MOST_WINDOWS = 2_000
 LEARNING_RATE = 0.001
 """Peak of the learning rate unless another is given: half the usual one."""
@@ -96,6 +87,7 @@ def warm_run(start: Checkpoint, models: Sequence[str], given: Mapping[str, Any])
     settings = {key: data[key] for key in ("series", "bin_s", "step_s", "gap_s", "context", "horizon", "levels")}
     settings |= {"log": model["log"], "center": model["center"], "calendar": "+".join(model["calendar"]) or "none"}
     settings |= {"anchor": start.meta["config"]["model"]["anchor"], "recent": model["recent"]}
+    settings |= {"stateful": model.get("stateful", False)}
     settings |= {"learning_rate": LEARNING_RATE, **model["params"]}
     known = {key: value for key, value in settings.items() if value is not None}
     (run,) = build_runs([model["name"]], {**known, **given})
@@ -145,10 +137,10 @@ def start_from(model: Forecaster, start: Checkpoint, source: WindowSource, split
     random_wql = score()
     found: dict[str, float] = {}
     for kind, names in _REFITTED.items():
-        set_weights(model, theirs | {name: own[name] for name in names}, where="--from")
+        set_weights(model, theirs | {name: own[name] for name in names if name in own}, where="--from")
         found[kind] = score()
     best = min(found, key=lambda kind: found[kind])
-    set_weights(model, theirs | {name: own[name] for name in _REFITTED[best]}, where="--from")
+    set_weights(model, theirs | {name: own[name] for name in _REFITTED[best] if name in own}, where="--from")
     return Begun(statistics=best, wql=found[best], random_wql=random_wql)
 
 
@@ -184,4 +176,5 @@ def _shape(facts: dict[str, Any]) -> dict[str, Any]:
         "calendar": "+".join(model["calendar"]) or "none",
         "anchor": model["anchored"],
         "recent": model["recent"],
+        "stateful": model.get("stateful", False),
     }

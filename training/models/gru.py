@@ -5,6 +5,8 @@ B batch, L context, F input features, D hidden size.
 
 from __future__ import annotations
 
+from typing import Any
+
 import torch
 from torch import nn
 
@@ -35,3 +37,8 @@ class GRU(nn.Module):
         """(B, L, F) -> (B, D)."""
         _, state = self.rnn(x)
         return self.dropout(state[-1])
+
+    def carry(self, x: torch.Tensor, state: Any) -> tuple[torch.Tensor, Any]:
+        """(B, T, F) and the layer's state after the steps before, None for none -> after each step (B, T, D), state."""
+        found, state = self.rnn(x, state)
+        return self.dropout(found), state
