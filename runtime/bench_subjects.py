@@ -13,11 +13,12 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
-from .artifact import MAX_GRAPH_BYTES, open_artifact
+from .artifact import MAX_GRAPH_BYTES, Artifact, open_artifact
 from .bench import EMPTY, Subject
 from .device import import_onnxruntime
 from .golden import Golden, read_golden
 from .live import LiveStream
+from .manifest import STEP
 from .predictor import Predictor
 
 if TYPE_CHECKING:
@@ -25,7 +26,7 @@ if TYPE_CHECKING:
 
 _EPOCH_S = 1.7e9
 
-RAW = "raw onnxruntime, bound"
+RAW, RAW_STEP = "raw onnxruntime, bound", "raw onnxruntime, one step"
 
 
 class Windows:
@@ -74,6 +75,8 @@ def artifact_subjects(path: str | os.PathLike[str], *, device: str, threads: int
         return subjects
     one = contexts[0], None if times is None else float(times[0])
     subjects.append(_call("predict", predictor.predict, one))
+    if artifact.manifest.state and predictor.device == "cpu":
+        subjects.append(raw_step(artifact, windows, threads=threads))
     alone = Predictor(path, device=device, threads=threads)
     subjects += [observe(alone, windows), observe_and_forecast(predictor, windows)]
     if predictor.manifest["architecture"] == "dlinear":
@@ -90,14 +93,33 @@ def raw_subjects(
     threads: int,
 ) -> list[Subject]:
     """ONNX Runtime itself: buffers that are bound once, and `run`."""
-    ort = import_onnxruntime()
+    feed: dict[str, Any] = {"context": contexts} | ({} if times is None else {"time_s": times})
+    session, names, bound = _raw(graph, feed, providers=providers, threads=threads)
+    size = len(contexts)
+    return [
+        _call(RAW, session.run_with_iobinding, (bound,), windows=size),
+        _call("raw onnxruntime, run", session.run, (names, feed), windows=size),
+    ]
 
+
+def raw_step(artifact: Artifact, windows: Windows, *, threads: int) -> Subject:
+    """ONNX Runtime itself on the step graph: one step, and a state of zeros again and again."""
+    contexts, times = windows.batch(1)
+    feed: dict[str, Any] = {"context": contexts[:, -1:]} | ({} if times is None else {"time_s": times[:, None]})
+    feed |= {name: np.zeros((1, 1, size), dtype=np.float32) for name, size in artifact.manifest.state.items()}
+    graph = artifact.read(STEP, max_bytes=MAX_GRAPH_BYTES)
+    session, _, bound = _raw(graph, feed, providers=["CPUExecutionProvider"], threads=threads)
+    return _call(RAW_STEP, session.run_with_iobinding, (bound,))
+
+
+def _raw(graph: bytes, feed: dict[str, Any], *, providers: Iterable[str], threads: int) -> tuple[Any, list[str], Any]:
+    """A session, the names of its outputs, and buffers bound to it."""
+    ort = import_onnxruntime()
     options = ort.SessionOptions()
     options.intra_op_num_threads, options.inter_op_num_threads = threads, 1
     options.log_severity_level = 3
     options.add_session_config_entry("session.intra_op.allow_spinning", "0")
     session = ort.InferenceSession(graph, options, providers=list(providers))
-    feed: dict[str, Any] = {"context": contexts} | ({} if times is None else {"time_s": times})
     names = [output.name for output in session.get_outputs()]
     bound = session.io_binding()
     given = {name: ort.OrtValue.ortvalue_from_numpy(array.copy()) for name, array in feed.items()}
@@ -107,11 +129,7 @@ def raw_subjects(
     for name, value in zip(names, taken, strict=True):
         bound.bind_ortvalue_output(name, value)
     bound.kept_alive = given, taken  # onnxruntime 1.18 does not keep the arrays
-    size = len(contexts)
-    return [
-        _call(RAW, session.run_with_iobinding, (bound,), windows=size),
-        _call("raw onnxruntime, run", session.run, (names, feed), windows=size),
-    ]
+    return session, names, bound
 
 
 def observe(predictor: Predictor, windows: Windows) -> Subject:

@@ -61,11 +61,13 @@ def _table(result: Verification) -> list[str]:
         return [*lines, "", "The golden windows were not run: the artifact is damaged."]
     lines += ["", f"{result.windows} golden windows on {result.device} ({', '.join(result.providers)})"]
     lines += [f"Not run on {device}: {reason}" for device, reason in result.not_run.items()]
-    lines += [f"{'channel':<26}{'device':>7}{'batch':>6}{'max abs':>12}{'max rel':>12}{'tolerance used':>16}"]
+    lines += [
+        f"{'channel':<26}{'graph':<11}{'device':>7}{'batch':>6}{'max abs':>12}{'max rel':>12}{'tolerance used':>16}"
+    ]
     for row in result.forecasts:
         numbers = f"{row.max_abs:>12.3g}{row.max_rel:>12.3g}{_percent(row.used):>16}"
         verdict = "DIFFERS" if row.problem else "ok"
-        lines.append(f"{row.channel:<26}{row.device:>7}{row.batch:>6}{numbers}  {verdict}")
+        lines.append(f"{row.channel:<26}{row.graph:<11}{row.device:>7}{row.batch:>6}{numbers}  {verdict}")
     return lines
 
 

@@ -81,7 +81,7 @@ def _work(jobs: SimpleQueue[Job | None], waiting: dict[LiveStream, Job], lock: t
             del waiting[job.stream]
             asked = job.asked
         try:
-            job.forecast = job.stream.settle(asked, job.model.answer(asked[0], asked[1]))
+            job.forecast = job.stream.finish(job.model, asked)
         except BaseException as error:  # the thread of whoever waits is the place for it
             job.error = error
         job.done.release()

@@ -168,6 +168,17 @@ def open_session(
     return opened
 
 
+def open_on_cpu(model: bytes, *, threads: int, where: str) -> tuple[Any, Any]:
+    """The module onnxruntime, and a session of a graph whose inputs and outputs the caller checks.
+
+    Raises:
+        ArtifactError: the graph cannot be loaded.
+    """
+    check_graph_bytes(model, where=where)
+    ort = import_onnxruntime()
+    return ort, _create_on_cpu(ort, model, threads, where)
+
+
 def _create_on_cpu(ort: Any, model: bytes, threads: int, where: str) -> Any:
     try:
         return _create(ort, model, [_CPU], threads)

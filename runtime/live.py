@@ -8,12 +8,14 @@ from typing import TYPE_CHECKING, Any, TypeAlias
 
 from . import memory
 from .breaker import Breaker, Instead
+from .carried import STATE, Carried, answer
 from .deadline import deadline, forecast_in_time
 from .fallback import fallback
 from .forecast import Forecast
 from .judge import WINDOW
 from .manifest import Manifest
 from .memory import Memory
+from .model import Model
 from .rivals import rivals_of
 from .serving import Serving
 from .snapshot import Numbers, pack, unpack
@@ -25,10 +27,11 @@ if TYPE_CHECKING:
 
 
 # The last n <= L steps (n, C), time_s, whether to ask the model; then what only `settle` reads: the stream, its
-# revision, steps.seen, steps.clears, start_s, the model's manifest, who speaks in the model's place. A plain tuple, as
-# one with names takes 0.3 µs more for each forecast.
+# revision, steps.seen, steps.clears, start_s, the model's manifest, who speaks in the model's place, and what is carried,
+# which the model is asked with. A plain tuple, as one with names takes 0.3 µs more for each forecast.
 Asked: TypeAlias = (
-    "tuple[NDArray[np.float32], float | None, bool, Stream, int, int, int, float | None, Manifest, Instead | None]"
+    "tuple[NDArray[np.float32], float | None, bool, Stream, int, int, int, float | None, Manifest, Instead | None, "
+    "Carried | None]"
 )
 
 
@@ -43,12 +46,12 @@ class LiveStream:
         breaker: judge them, and leave the model while it is measurably worse than a simple forecast.
     """
 
-    __slots__ = "__weakref__", "_adaptive", "_breaker", "_lock", "_serving", "_standing", "_stream"
+    __slots__ = "__weakref__", "_adaptive", "_breaker", "_carried", "_lock", "_serving", "_standing", "_stream"
 
     def __init__(self, serving: Serving, *, adapt: bool, breaker: bool) -> None:
         self._serving = serving
         self._lock = threading.Lock()
-        self._stream, self._adaptive, self._standing, self._breaker = memory.open_memory(
+        self._stream, self._adaptive, self._standing, self._breaker, self._carried = memory.open_memory(
             serving.model.manifest, adapt=adapt, breaker=breaker
         )
 
@@ -87,11 +90,15 @@ class LiveStream:
             return asked
         if until is not None and asked[2]:
             return forecast_in_time(model, self, asked, until)
-        return self.settle(asked, model.answer(asked[0], asked[1]) if asked[2] else None)
+        return self.finish(model, asked)
+
+    def finish(self, model: Model, asked: Asked) -> Forecast:
+        """Ask the model, where that is what `ask` found to be done, and settle."""
+        return self.settle(asked, answer(model, asked) if asked[2] else None)
 
     def instead(self, asked: Asked) -> Forecast:
         """What stands in for an answer that is late: the model's last one while it reaches ahead, or the fallback."""
-        history, _, _, stream, revision, seen, _, start_s, manifest, instead = asked
+        history, _, _, stream, revision, seen, _, start_s, manifest, instead, _ = asked
         if instead is not None:
             values = rivals_of(manifest).forecast(instead.rival, history)
             return Forecast.of(manifest, values, start_s=start_s, source=instead.source, aggregates=None)
@@ -130,21 +137,25 @@ class LiveStream:
                 if breaker.judge.manifest is manifest:
                     instead = breaker.look(steps)
                     ask = instead is None or breaker.judge.due(seen, clears)
-            return history, stream.time_s, ask, stream, revision, seen, clears, stream.start_s, manifest, instead
+            question = history, stream.time_s, ask, stream, revision, seen, clears, stream.start_s, manifest
+            return *question, instead, self._carried
 
     def settle(self, asked: Asked, found: dict[str, NDArray[np.float32]] | None) -> Forecast:
         """The second half: the forecast made of what the model said, or without it, which stands from now on."""
-        history, _, _, stream, revision, seen, clears, start_s, manifest, instead = asked
+        history, _, _, stream, revision, seen, clears, start_s, manifest, instead, _ = asked
         aggregates: NDArray[np.float32] | None = None
         if instead is not None:
             values, source = rivals_of(manifest).forecast(instead.rival, history), instead.source
         elif found is None:
             values, source = fallback(history, manifest, seen=seen)
         else:
-            values, source, aggregates = found["forecast"], "model", found.get("demand")
+            values, aggregates = found["forecast"], found.get("demand")
+            source = "model:stateful" if STATE in found else "model"
         with self._lock:
             if self._stream is not stream:  # restored meanwhile: this one is of a past that is no more
                 return Forecast.of(manifest, values, start_s=start_s, source=source, aggregates=aggregates)
+            if found is not None and STATE in found and self._serving.model.manifest is manifest:
+                self._carried = Carried.newer(self._carried, Carried(manifest, clears, seen, found[STATE]))
             standing = self._standing
             if standing is not None and standing[0] == revision and standing[1] is manifest:
                 return standing[2]  # another thread was faster
@@ -156,7 +167,7 @@ class LiveStream:
                     late = steps.seen - seen if steps.clears == clears else steps.length
                     said = self._adaptive.adjust(said, late=late)
                     if instead is None:
-                        values, source = said, "model+adaptive"
+                        values, source = said, f"{source}+adaptive"
                 if (breaker := self._breaker) is not None and breaker.judge.manifest is manifest:
                     breaker.judge.take(said, history, seen=seen, clears=clears)
             forecast = Forecast.of(manifest, values, start_s=start_s, source=source, aggregates=aggregates)
@@ -192,9 +203,10 @@ class LiveStream:
     def write(self, manifest: Manifest, numbers: Numbers) -> dict[str, Any]:
         """See `memory.write`."""
         with self._lock:
-            return memory.write(Memory(self._stream, self._adaptive, self._standing, self._breaker), manifest, numbers)
+            remembered = Memory(self._stream, self._adaptive, self._standing, self._breaker, self._carried)
+            return memory.write(remembered, manifest, numbers)
 
     def resume(self, remembered: Memory) -> None:
         """Go on from what another stream remembered; a forecast under way is given and not kept."""
         with self._lock:
-            self._stream, self._adaptive, self._standing, self._breaker = remembered
+            self._stream, self._adaptive, self._standing, self._breaker, self._carried = remembered

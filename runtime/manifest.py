@@ -37,6 +37,10 @@ UNITS = {
 
 OUTPUTS = {"requests": (("forecast",),), "load": (("forecast",), ("forecast", "demand"))}
 
+STEP = "step.onnx"
+"""The graph of a stateful model, beside model.onnx."""
+MAX_STATE = 1 << 16
+
 # No forecaster of request traffic comes near these; a manifest beyond them would make the runtime allocate at will.
 _MAX_STEPS = 1 << 20
 _MAX_LEVELS = 256
@@ -45,6 +49,7 @@ _MAX_FILES, _MAX_FILES_BYTES = 64, 1 << 31
 _MIN_BIN_S, _MAX_TIME_S = 1e-3, 1e12
 
 _FILE_NAME = re.compile(r"[A-Za-z0-9][A-Za-z0-9._-]{0,127}")
+_STATE_NAME = re.compile(r"(?!next_|(context|time_s|forecast|demand)\Z)[a-z][a-z0-9_]{0,31}")
 _SHA256 = re.compile(r"[0-9a-f]{64}")
 
 
@@ -83,6 +88,8 @@ class Manifest:
     """`("context",)` or `("context", "time_s")`."""
     outputs: tuple[str, ...]
     """`("forecast",)`, for `load` also `("forecast", "demand")`."""
+    state: Mapping[str, int]
+    """Of a stateful model: the numbers of each state that step.onnx carries; else empty."""
     prior: NDArray[np.float32]
     """(C, Q) quantiles of one step of the training series, raw units."""
     files: Mapping[str, FileEntry]
@@ -177,6 +184,7 @@ def parse_manifest(data: bytes, *, where: str) -> Manifest:
         levels=levels,
         inputs=inputs,
         outputs=outputs,
+        state=_check_step(check),
         prior=_check_prior(check, len(channels), len(levels)),
         files=_check_files(check),
         raw=_freeze(raw),
@@ -226,6 +234,20 @@ def _check_levels(check: Fields) -> tuple[float, ...]:
     if any(a >= b for a, b in pairwise(levels)):
         check.fail("levels", "increasing numbers")
     return tuple(float(x) for x in levels)
+
+
+def _check_step(check: Fields) -> Mapping[str, int]:
+    # Artifacts of models of windows, and those from before there were others, do not have the key.
+    if "step" not in check.raw:
+        return MappingProxyType({})
+    state = Fields(check.mapping("step"), f"{check.where}: step").mapping("state")
+    sizes = list(state.values())
+    named = all(_STATE_NAME.fullmatch(name) for name in state)
+    if not state or not named or not all(is_integer(size) and 0 < size <= MAX_STATE for size in sizes):
+        check.fail("step", f"names of states with sizes from 1 to {MAX_STATE}")
+    if sum(sizes) > MAX_STATE:
+        check.fail("step", f"at most {MAX_STATE} numbers of state together")
+    return MappingProxyType(state)
 
 
 def _check_prior(check: Fields, channels: int, levels: int) -> NDArray[np.float32]:

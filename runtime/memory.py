@@ -9,19 +9,22 @@ import numpy as np
 
 from .adaptive import AdaptiveQuantiles
 from .breaker import Breaker
+from .carried import Carried
 from .errors import InputError
 from .fields import show
 from .forecast import Forecast
 from .inputs import seconds
 from .judge import Judge
-from .manifest import Manifest
+from .manifest import MAX_STATE, Manifest
+from .ring import Ring
 from .snapshot import Numbers, Snapshot
 from .stream import Stream, open_stream
 
 if TYPE_CHECKING:
     from numpy.typing import NDArray
 
-_SOURCES = ("model", "model+adaptive", "fallback:empirical", "fallback:prior")
+_MODELS = ("model", "model:stateful")
+_SOURCES = (*_MODELS, *(f"{model}+adaptive" for model in _MODELS), "fallback:empirical", "fallback:prior")
 
 
 class Memory(NamedTuple):
@@ -33,6 +36,8 @@ class Memory(NamedTuple):
     """The last forecast, and what it was made for: the revision of the stream, and the model by its manifest."""
     breaker: Breaker | None
     """Of the model in service when it was last asked; it does not go on with another one."""
+    carried: Carried | None
+    """Before a stateful model, what the next forecast goes on from; it does not go on with another one either."""
 
 
 def open_memory(manifest: Manifest, *, adapt: bool, breaker: bool) -> Memory:
@@ -44,7 +49,7 @@ def open_memory(manifest: Manifest, *, adapt: bool, breaker: bool) -> Memory:
         adaptive = AdaptiveQuantiles(m.levels, horizon=m.horizon, channels=len(m.channels), ratio=ratio)
     if breaker:
         keep = max(keep, Judge.keep(m))
-    return Memory(open_stream(m, keep=keep), adaptive, None, Breaker(m) if breaker else None)
+    return Memory(open_stream(m, keep=keep), adaptive, None, Breaker(m) if breaker else None, None)
 
 
 def _kept_to_adapt(manifest: Manifest) -> int:
@@ -53,7 +58,7 @@ def _kept_to_adapt(manifest: Manifest) -> int:
 
 def write(memory: Memory, manifest: Manifest, numbers: Numbers) -> dict[str, Any]:
     """Its single values, for JSON; its arrays go to `numbers`. What stands is left out if it is another model's."""
-    stream, adaptive, standing, breaker = memory
+    stream, adaptive, standing, breaker, carried = memory
     rows = stream.steps.last()
     numbers.put(rows)
     state = {"seen": stream.steps.seen, "rows": len(rows), "stream": stream.state()}
@@ -68,6 +73,11 @@ def write(memory: Memory, manifest: Manifest, numbers: Numbers) -> dict[str, Any
         state["standing"] = [forecast.source, forecast.start_s, forecast.aggregates is not None]
     if breaker is not None and breaker.judge.manifest is manifest:
         state["breaker"] = breaker.state(stream.steps, numbers)
+    steps = stream.steps
+    since = None if carried is None else carried.steps_since(manifest, clears=steps.clears, seen=steps.seen)
+    if carried is not None and since is not None:
+        numbers.put(carried.state)
+        state["carried"] = [since, len(carried.state)]
     return state
 
 
@@ -87,8 +97,8 @@ def read_all(snapshot: Snapshot, manifest: Manifest, *, adapt: bool, breaker: bo
         raise InputError("snapshot: expected a stream, got none; take another snapshot")
     found = [_read(state, snapshot.numbers, manifest, adapt=adapt, breaker=breaker) for state in snapshot.streams]
     snapshot.numbers.finish()
-    if not snapshot.same_model:  # what stood, and how it turned out, is the other model's own
-        return [m._replace(standing=None, breaker=Breaker(manifest) if breaker else None) for m in found]
+    if not snapshot.same_model:  # what stood, how it turned out and what was carried is the other model's own
+        return [m._replace(standing=None, breaker=Breaker(manifest) if breaker else None, carried=None) for m in found]
     return found
 
 
@@ -118,6 +128,8 @@ def _read(state: Mapping[str, Any], numbers: Numbers, manifest: Manifest, *, ada
             judged.resume(state["breaker"], numbers)
         if breaker:
             remembered = remembered._replace(breaker=judged)
+        if state.get("carried") is not None:
+            remembered = remembered._replace(carried=_carried(state["carried"], numbers, manifest, stream.steps))
         if standing is None:
             return remembered
         source, start_s, _ = standing
@@ -145,3 +157,10 @@ def _standing(
     if not has_aggregates:
         return values, None
     return values, numbers.take((shape[0], 2 * shape[1], shape[2]), np.float32, low=0.0)
+
+
+def _carried(said: tuple[int, int], numbers: Numbers, manifest: Manifest, steps: Ring) -> Carried:
+    since, size = said
+    if type(since) is not int or not 0 <= since <= steps.seen or type(size) is not int or not 0 < size <= MAX_STATE:
+        raise InputError(f"snapshot: expected a state and the steps since it, got {show(said)}")
+    return Carried(manifest, steps.clears, steps.seen - since, numbers.take((size,), np.float32))

@@ -17,16 +17,17 @@ from .device import Session, first_line, open_session
 from .errors import ArtifactError, FcastError
 from .inputs import MAX_TIME_S, window, window_times
 from .manifest import Manifest
+from .step import StepSession, open_step
 
 if TYPE_CHECKING:
     from numpy.typing import NDArray
 
-_GRAPH = "model.onnx"
+GRAPH = "model.onnx"
 _EPOCH_FROM_S = 1e8
 """Seconds below this (March 1973) count from something else than 1970."""
 _FLOAT32 = np.dtype(np.float32)
 _Read = TypeVar("_Read")
-_INVALID = "gave numbers that are negative, not finite, or not in the order of the levels"
+INVALID = "gave numbers that are negative, not finite, or not in the order of the levels"
 
 
 class Model:
@@ -55,8 +56,8 @@ class Model:
         artifact = path if isinstance(path, Artifact) else open_artifact(path, version=version)
         self.manifest: Manifest = artifact.manifest
         self.folder = artifact.folder
-        self.where = str(artifact.folder / _GRAPH)
-        graph = artifact.read(_GRAPH, max_bytes=MAX_GRAPH_BYTES)
+        self.where = str(artifact.folder / GRAPH)
+        graph = artifact.read(GRAPH, max_bytes=MAX_GRAPH_BYTES)
         self.session: Session = open_session(
             graph, self.manifest, device=device, threads=threads, where=self.where, cuda=cuda
         )
@@ -64,6 +65,9 @@ class Model:
         self._shapes = self.manifest.output_shapes
         self._takes_time = self.manifest.takes_time
         self.stats, self.worker = self.session.stats, Worker()
+        self.step: StepSession | None = None
+        if self.manifest.state and self.session.device == "cpu":
+            self.step = open_step(artifact, threads=threads, stats=self.stats)
         self.window_numbers = self._shape[0] * self._shape[1]
         self._warned = False
         # Whether the first time given is still to be looked at.
@@ -143,10 +147,10 @@ class Model:
             finally:
                 self.session.return_binding(bound)
         except Exception as error:  # onnxruntime's classes stand under Exception alone
-            self._fail("error", f"failed with {first_line(error)}")
+            self.fail("error", f"failed with {first_line(error)}")
             return None
-        if not valid and not all(_rows_are_valid(o[None])[0] for o in found.values()):  # -0.0 is 0 too
-            self._fail("invalid", _INVALID)
+        if not valid and not all(rows_are_valid(o[None])[0] for o in found.values()):  # -0.0 is 0 too
+            self.fail("invalid", INVALID)
             return None
         return found
 
@@ -157,10 +161,10 @@ class Model:
         try:
             found = self.run(windows, np.array(times, dtype=np.float64) if self._takes_time else None)
         except Exception as error:  # as above
-            self._fail("error", f"failed with {first_line(error)}")
+            self.fail("error", f"failed with {first_line(error)}")
             return [None] * len(windows)
-        if not (good := np.logical_and.reduce([_rows_are_valid(o) for o in found.values()])).all():
-            self._fail("invalid", _INVALID)
+        if not (good := np.logical_and.reduce([rows_are_valid(o) for o in found.values()])).all():
+            self.fail("invalid", INVALID)
         # Copies: a view would keep all B of them alive.
         return [{name: o[i].copy() for name, o in found.items()} if ok else None for i, ok in enumerate(good)]
 
@@ -172,7 +176,8 @@ class Model:
             f"{self.where}: expected a graph that runs, got {first_line(error)}; see whether fcast-verify passes here"
         )
 
-    def _fail(self, reason: str, what: str) -> None:
+    def fail(self, reason: str, what: str) -> None:
+        """Count a run that gave no forecast, and say the first of them."""
         self.stats.count_failure(reason)
         if not self._warned:
             self._warned = True
@@ -194,7 +199,7 @@ class Model:
             )
 
 
-def _rows_are_valid(output: NDArray[np.float32]) -> NDArray[np.bool_]:
+def rows_are_valid(output: NDArray[np.float32]) -> NDArray[np.bool_]:
     """(B,): whether all of a row of (B, H, C, Q) is finite, not negative and non-decreasing over Q."""
     with np.errstate(invalid="ignore"):
         good = np.isfinite(output) & (output >= 0)

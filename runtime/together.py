@@ -9,8 +9,7 @@ from __future__ import annotations
 
 from collections.abc import Iterator, Sequence
 
-import numpy as np
-
+from .carried import answers
 from .forecast import Forecast
 from .live import Asked, LiveStream
 from .model import Model
@@ -54,7 +53,5 @@ def forecast_together(model: Model, streams: Sequence[LiveStream], now_s: float 
 
 
 def _settle(model: Model, due: Sequence[tuple[LiveStream, Asked]]) -> Iterator[tuple[LiveStream, Forecast]]:
-    windows = np.stack([asked[0] for _, asked in due])
-    answers = model.answers(windows, [asked[1] for _, asked in due])
-    for (stream, asked), answer in zip(due, answers, strict=True):
+    for (stream, asked), answer in zip(due, answers(model, [asked for _, asked in due]), strict=True):
         yield stream, stream.settle(asked, answer)

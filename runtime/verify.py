@@ -17,9 +17,11 @@ from .device import Session, devices
 from .errors import ArtifactError, DeviceError
 from .fields import plain
 from .golden import GOLDEN, MAX_WINDOWS, Golden, read_golden
-from .manifest import output_channels
-from .model import Model
+from .manifest import STEP, output_channels
+from .model import GRAPH, Model
 from .proof import Tolerance, read_tolerance
+from .step import StepSession
+from .verify_step import golden_by_steps
 
 if TYPE_CHECKING:
     from numpy.typing import NDArray
@@ -45,8 +47,10 @@ class FileCheck:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class ForecastCheck:
-    """One channel of one output of the graph on the golden windows, run again."""
+    """One channel of one output of a graph on the golden windows, run again."""
 
+    graph: str
+    """The file: `model.onnx`, or `step.onnx`, which took the windows in from a cold state."""
     device: str
     """`cpu` or `cuda:N`, read back."""
     batch: int
@@ -165,13 +169,17 @@ def _judge(
         within = read_tolerance(artifact).replaced(rtol=rtol, atol=atol)
         windows, rtol, atol = len(golden.context), within.rtol, within.atol
         contradictions = _contradictions(artifact, models[0].session)
+        if models[0].step is not None:
+            contradictions += _contradictions(artifact, models[0].step)
         for model in models:
             for batch in dict.fromkeys((min(windows, piece), 1)):
-                found = _run(model, golden, batch)
-                for output in artifact.manifest.outputs:
-                    forecasts += _compare(
-                        artifact, golden, found, output=output, device=model.session.device, batch=batch, within=within
-                    )
+                by_graph = {GRAPH: _run(model, golden, batch)}
+                if model.step is not None:
+                    by_graph[STEP] = golden_by_steps(model.step, golden.context, golden.time_s, batch)
+                for graph, found in by_graph.items():
+                    what = {"graph": graph, "device": model.session.device, "batch": batch}
+                    for output in artifact.manifest.outputs:
+                        forecasts += _compare(artifact, golden, found, what, output=output, within=within)
     return Verification(
         artifact=str(artifact.folder),
         name=artifact.manifest.name,
@@ -201,7 +209,7 @@ def _open(artifact: Artifact, device: str) -> tuple[list[Model], dict[str, str]]
     return models, not_run
 
 
-def _contradictions(artifact: Artifact, session: Session) -> list[str]:
+def _contradictions(artifact: Artifact, session: Session | StepSession) -> list[str]:
     """Facts in the graph's own metadata that the manifest has otherwise; graphs of other exporters have none."""
     found = []
     try:
@@ -270,10 +278,9 @@ def _compare(
     artifact: Artifact,
     golden: Golden,
     found: Mapping[str, NDArray[np.float32]],
+    what: Mapping[str, Any],
     *,
     output: str,
-    device: str,
-    batch: int,
     within: Tolerance,
 ) -> list[ForecastCheck]:
     checks = []
@@ -292,13 +299,13 @@ def _compare(
         if ratio[worst] > 1:
             problem = (
                 f"{artifact.folder / GOLDEN}: window {worst[0]}, step {worst[1] + 1}, {channel}, "
-                f"level {artifact.manifest.levels[worst[2]]}, batch {batch}{_on(device)}: expected {want[worst]:.7g} "
-                f"within {allowed[worst]:.2g}, found {got[worst]:.7g}; do not serve this artifact here"
+                f"level {artifact.manifest.levels[worst[2]]}, batch {what['batch']}{_where(what)}: "
+                f"expected {want[worst]:.7g} within {allowed[worst]:.2g}, found {got[worst]:.7g}; "
+                "do not serve this artifact here"
             )
         checks.append(
             ForecastCheck(
-                device=device,
-                batch=batch,
+                **what,
                 output=output,
                 channel=channel,
                 max_abs=_largest(difference),
@@ -310,8 +317,9 @@ def _compare(
     return checks
 
 
-def _on(device: str) -> str:
-    return "" if device == "cpu" else f" on {device}"
+def _where(what: Mapping[str, Any]) -> str:
+    on = "" if what["device"] == "cpu" else f" on {what['device']}"
+    return on if what["graph"] == GRAPH else f"{on} by {what['graph']}"
 
 
 def _largest(values: NDArray[np.float64]) -> float:

@@ -48,6 +48,7 @@ KEYS: dict[str, type | tuple[type, ...]] = {
     "trace": dict,
     "scores": dict,
     "libraries": dict,
+    "step": dict,
     "files": dict,
     "self_sha256": str,
 }
@@ -72,10 +73,12 @@ def read_manifest(folder: Path) -> dict[str, Any]:
 
 LATER = {"outputs", "config_sha256"}
 """Keys that the first artifacts of schema 1 do not have."""
+STATEFUL = {"step"}
+"""Of stateful models alone."""
 
 
 def check_keys(manifest: dict[str, Any]) -> None:
-    assert set(manifest) | LATER == set(KEYS)
+    assert set(manifest) | LATER | STATEFUL == set(KEYS)
     wrong = {key: type(v).__name__ for key, v in manifest.items() if not isinstance(v, KEYS[key])}
     assert wrong == {}
     assert manifest["schema"] == SCHEMA == 1
@@ -89,11 +92,13 @@ def check_files(folder: Path, manifest: dict[str, Any]) -> None:
         <= set(said)
         <= {
             "model.onnx",
+            "step.onnx",
             "model.pt",
             "parity.json",
             "golden.npz",
         }
     )
+    assert ("step.onnx" in said) == ("step" in manifest)
     for name, entry in said.items():
         content = (folder / name).read_bytes()
         assert entry == {"sha256": hashlib.sha256(content).hexdigest(), "bytes": len(content)}

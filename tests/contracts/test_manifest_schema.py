@@ -35,6 +35,7 @@ INEXPRESSIBLE = (
     "a window and a forecast of at most ",  # a product
     "such that the forecast spans at most ",  # another
     "bytes together",  # a sum, of the sizes in `files`
+    "numbers of state together",  # another, in `step`
 )
 
 

@@ -1,5 +1,7 @@
 """Build the small artifacts of these tests: `python -m tests.runtime.make_artifacts`. Needs onnx; the tests do not.
 
+Those of stateful models come after it, from make_stateful.py.
+
 Each graph is written by hand: in log1p space, 0.7 x mean of the window + 0.3 x its last step, plus an offset per step,
 channel and level; with a clock also a daily wave. It depends on the order of the window and, where it is there, time_s.
 Aggregates are shares of the running sums, and of the steps.

@@ -15,11 +15,11 @@ import pytest
 from runtime import InputError, Predictor
 from runtime.live import LiveStream
 
-BIN_S = {"requests": 1.0, "load": 60.0, "counts": 10.0, "demand": 10.0}
+BIN_S = {"requests": 1.0, "load": 60.0, "counts": 10.0, "demand": 10.0, "carried": 60.0, "carried-requests": 1.0}
 GAP_S = 21600.0
 KEYS = ("", "tenant-ä\ud800", 0, -(1 << 63), None)
 FEEDS = [("requests", "observe"), ("load", "observe"), ("load", "observe_bin"), ("counts", "observe_bin")]
-FEEDS += [("demand", "observe_bin"), ("demand", "observe")]
+FEEDS += [("demand", "observe_bin"), ("demand", "observe"), ("carried", "observe_bin"), ("carried-requests", "observe")]
 
 
 def find(p: Predictor, key: Any) -> LiveStream | Predictor:
@@ -93,7 +93,8 @@ def test_every_forecast_after_a_restart_is_the_one_without(
             if expected.aggregates is not None:
                 np.testing.assert_array_equal(found.aggregates, expected.aggregates)
             assert not found.values.flags.writeable
-    assert {"model+adaptive" if adapt else "model", "fallback:prior"} <= sources
+    spoken = "model:stateful" if name.startswith("carried") else "model"
+    assert {f"{spoken}+adaptive" if adapt else spoken, "fallback:prior"} <= sources
     assert refused or feed == "observe_bin"
 
 
