@@ -24,11 +24,15 @@ from export.precision import FP32
 from export.precision_gate import MAX_SKILL_LOSS, check_precision, convert_staged
 from export.publish import check_name, publish, staging, write_file
 from export.stages import OnStage, Stages
+from export.step_gate import carried_skill
+from export.step_onnx import step_facts, step_to_onnx
 from export.to_onnx import to_onnx, with_fixed_batch
 from export.to_torchscript import to_torchscript
 from export.triton import MAX_BATCH, config_pbtxt
+from runtime.manifest import STEP
 from training.checkpoint import Checkpoint, load_checkpoint
 from training.errors import ConfigError
+from training.stateful import StatefulForecaster
 
 STATIC = "model.batch{}.onnx"
 GOLDEN, PARITY, MANIFEST = "golden.npz", "parity.json", "manifest.json"
@@ -116,6 +120,10 @@ def export_checkpoint(
         raise ConfigError(f"--static-batch: expected 1 to {MAX_BATCH}, got {static_batch}; correct it")
     check_precision(precision, formats=formats, static_batch=static_batch, max_skill_loss=max_skill_loss)
     checkpoint = load_checkpoint(path)
+    if precision != FP32 and isinstance(checkpoint.model, StatefulForecaster):
+        raise ConfigError(
+            f"--precision: expected {FP32} for a stateful model, got {precision}; train one without state"
+        )
     # A host takes the newest version of a name: it must not change precision by accident.
     suffix = "" if precision == FP32 else f"-{precision}"
     name = check_name(checkpoint.meta["model"]["name"] + suffix if name is None else name)
@@ -140,9 +148,15 @@ def export_checkpoint(
             facts = manifest_facts(
                 checkpoint, name=name, inputs=list(inputs), outputs=outputs, opset=opset, exporter=exporter
             )
+            model = checkpoint.model
+            if isinstance(model, StatefulForecaster):
+                facts["step"] = step_facts(model)
             with stages.stage("export", f"exporting ONNX with {exporter}"):
                 graph = to_onnx(served, example, opset=opset, metadata=graph_metadata(facts), exporter=exporter)
                 write_file(staged / ONNX, graph)
+                if isinstance(model, StatefulForecaster):
+                    step = step_to_onnx(model, opset=opset, metadata=graph_metadata(facts))
+                    write_file(staged / STEP, step)
                 if static_batch is not None:
                     facts["static_batch"] = static_batch
                     write_file(staged / STATIC.format(static_batch), with_fixed_batch(graph, static_batch))
@@ -152,6 +166,8 @@ def export_checkpoint(
 
         (facts, checks), rejected = first_accepted(exporters, attempt, where=staged)
         report = parity.parity_json(checks, within=within, channels=facts["channels"], windows=len(inputs["context"]))
+        if isinstance(checkpoint.model, StatefulForecaster):
+            report["carried"] = carried_skill(checkpoint)
         cost: dict[str, Any] | None = None
         if precision != FP32:
             facts["precision"] = precision

@@ -7,7 +7,7 @@ from __future__ import annotations
 
 import logging
 import warnings
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Iterator, Mapping
 from contextlib import contextmanager, redirect_stderr, redirect_stdout
 from io import BytesIO, StringIO
 from typing import TYPE_CHECKING
@@ -28,7 +28,9 @@ OPSETS = {LEGACY: (17, 20), DYNAMO: (18, 21)}
 """First and last of each: 17 brought LayerNormalization, and dynamo's conversion to it gives graphs that cannot be
 loaded; 20 is the legacy exporter's last, and 21 that of onnxruntime 1.18, the oldest supported."""
 DEFAULT_OPSET = 20
-_BATCH = "batch"
+BATCH = "batch"
+
+Axes = Mapping[str, Mapping[int, str]]
 
 
 def exporters_for(exporter: str, opset: int) -> tuple[str, ...]:
@@ -53,14 +55,14 @@ def exporters_for(exporter: str, opset: int) -> tuple[str, ...]:
 
 
 def record(
-    model: nn.Module, example: Mapping[str, torch.Tensor], *, outputs: Sequence[str], opset: int, exporter: str
+    model: nn.Module, example: Mapping[str, torch.Tensor], *, axes: Axes, opset: int, exporter: str
 ) -> onnx.ModelProto:
     """Record a model with one of the exporters, as it comes: neither cleaned nor checked.
 
     Args:
         model: in eval mode.
         example: input name -> tensor with a batch of at least 2, in the order of forward's arguments.
-        outputs: names of what forward gives.
+        axes: of each input and then of each output its dynamic axes, by number, with their names.
         opset: ONNX operator set, in the exporter's range.
         exporter: `legacy` or `dynamo`.
 
@@ -70,7 +72,7 @@ def record(
     """
     try:
         with tracing():
-            return (_legacy if exporter == LEGACY else _dynamo)(model, example, outputs, opset)
+            return (_legacy if exporter == LEGACY else _dynamo)(model, example, axes, opset)
     except ModuleNotFoundError as error:
         raise ExportError(
             f"ONNX export: expected the package {error.name} for the exporter {exporter}, got none; "
@@ -88,9 +90,7 @@ def record(
         ) from error
 
 
-def _legacy(
-    model: nn.Module, example: Mapping[str, torch.Tensor], outputs: Sequence[str], opset: int
-) -> onnx.ModelProto:
+def _legacy(model: nn.Module, example: Mapping[str, torch.Tensor], axes: Axes, opset: int) -> onnx.ModelProto:
     import onnx
 
     buffer = BytesIO()
@@ -102,19 +102,17 @@ def _legacy(
             dynamo=False,
             opset_version=opset,
             input_names=list(example),
-            output_names=list(outputs),
-            dynamic_axes={name: {0: _BATCH} for name in [*example, *outputs]},
+            output_names=[name for name in axes if name not in example],
+            dynamic_axes={name: dict(named) for name, named in axes.items()},
         )
     return onnx.load_from_string(buffer.getvalue())
 
 
-def _dynamo(
-    model: nn.Module, example: Mapping[str, torch.Tensor], outputs: Sequence[str], opset: int
-) -> onnx.ModelProto:
+def _dynamo(model: nn.Module, example: Mapping[str, torch.Tensor], axes: Axes, opset: int) -> onnx.ModelProto:
     import onnxscript  # noqa: F401  # torch needs it, and finds out late
 
     # A `Dim` is a demand: a model that fixes the batch is an error. By `Dim.AUTO` it would become a constant.
-    batch = torch.export.Dim(_BATCH)
+    dims = {name: torch.export.Dim(name) for named in axes.values() for name in named.values()}
     with _silent():
         program = torch.onnx.export(
             model,
@@ -123,8 +121,8 @@ def _dynamo(
             verbose=False,
             opset_version=opset,
             input_names=list(example),
-            output_names=list(outputs),
-            dynamic_shapes=tuple({0: batch} for _ in example),
+            output_names=[name for name in axes if name not in example],
+            dynamic_shapes=tuple({axis: dims[label] for axis, label in axes[name].items()} for name in example),
             external_data=False,
         )
     assert program is not None

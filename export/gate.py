@@ -14,6 +14,7 @@ from export.edge_windows import edge_windows, in_batches
 from export.errors import ExportError, ParityError
 from export.lean import lean
 from export.reference import make_reference
+from export.step_gate import step_candidates
 from export.working_scale import working_scale
 from runtime import FcastError
 from training.checkpoint import Checkpoint
@@ -56,7 +57,7 @@ def prove(
     try:
         checks = [
             judge.check(candidate, batches)
-            for candidate in candidates(staged, list(inputs))
+            for candidate in [*candidates(staged, list(inputs)), *step_candidates(staged)]
             for batches in _plan(candidate, real=len(windows[0]) - len(names), edges=len(names))
         ]
     except FcastError as error:

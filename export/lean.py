@@ -18,9 +18,11 @@ from torch import nn
 
 from export.lean_quantiles import LeanHead, LeanMoves, LeanQuantiles
 from export.lean_scaling import LeanAnchor, LeanClock, LeanFeatures, LeanLevel, LeanSteps, added, linear
+from export.lean_step import LeanWindow
 from training.forecaster import Forecaster, last_state
 from training.quantile_model import Ensemble, QuantileModel
 from training.scaling import Scaling
+from training.stateful import StatefulForecaster
 
 _MOST_FOLDED = 1 << 16
 """Weights of a folded network: a larger matrix takes longer than the nodes it saves."""
@@ -35,6 +37,8 @@ def lean(model: nn.Module) -> nn.Module:
     """
     if not isinstance(model, QuantileModel):
         return model
+    if isinstance(model, StatefulForecaster):
+        return LeanWindow(model).eval()
     members = list(model.members) if isinstance(model, Ensemble) else [model]
     forecasters = [member for member in members if isinstance(member, Forecaster)]
     return LeanModel(model, forecasters).eval() if len(forecasters) == len(members) else model

@@ -13,16 +13,15 @@ import torch
 from torch import nn
 
 from export.errors import ExportError
-from export.exporters import DEFAULT_OPSET, LEGACY, exporters_for, record
+from export.exporters import BATCH, DEFAULT_OPSET, LEGACY, exporters_for, record
 from export.thresholds import join_thresholds
-from export.tracing import named_outputs, tracing
+from export.tracing import OUTPUTS, named_outputs, tracing
 from export.zero_states import drop_zero_states
 
 if TYPE_CHECKING:
     import onnx
 
 _MAX_IR_VERSION = 10  # the newest that onnxruntime 1.18 reads
-_BATCH = "batch"
 
 
 def to_onnx(
@@ -33,6 +32,8 @@ def to_onnx(
     metadata: Mapping[str, str] | None = None,
     exporter: str = LEGACY,
     static_batch: int | None = None,
+    outputs: Sequence[str] = OUTPUTS,
+    axes: Mapping[str, Mapping[int, str]] | None = None,
 ) -> bytes:
     """Export a model in eval mode.
 
@@ -43,6 +44,8 @@ def to_onnx(
         metadata: text stored in the file beside the graph.
         exporter: `legacy` or `dynamo`.
         static_batch: the only batch of the graph; None for any.
+        outputs: names of what forward gives.
+        axes: the dynamic axes of inputs and outputs whose batch is not the first and only one.
 
     Returns:
         The file's bytes.
@@ -60,8 +63,9 @@ def to_onnx(
             f"ONNX export: expected the package {error.name}, got none; pip install 'fcast[export]'"
         ) from error
     with tracing():
-        given = {name: tuple(output.shape) for name, output in named_outputs(model(*example.values())).items()}
-    recorded = record(model, example, outputs=list(given), opset=opset, exporter=exporter)
+        given = {name: tuple(o.shape) for name, o in named_outputs(model(*example.values()), outputs).items()}
+    dynamic = {name: {0: BATCH} for name in [*example, *given]} | dict(axes or {})
+    recorded = record(model, example, axes=dynamic, opset=opset, exporter=exporter)
     proto = onnxslim.slim(recorded)
     drop_zero_states(proto)
     join_thresholds(proto)
@@ -70,8 +74,8 @@ def to_onnx(
     proto.graph.name = "fcast"
     onnx.helper.set_model_props(proto, dict(metadata or {}))
     shapes = {name: tuple(tensor.shape) for name, tensor in example.items()}
-    _check_signature(proto.graph.input, shapes)
-    _check_signature(proto.graph.output, given)
+    _check_signature(proto.graph.input, shapes, dynamic)
+    _check_signature(proto.graph.output, given, dynamic)
     onnx.checker.check_model(proto, full_check=True)
     graph = bytes(proto.SerializeToString())
     return graph if static_batch is None else with_fixed_batch(graph, static_batch)
@@ -100,11 +104,17 @@ def with_fixed_batch(graph: bytes, batch: int) -> bytes:
     return bytes(fixed.SerializeToString())
 
 
-def _check_signature(values: Sequence[onnx.ValueInfoProto], expected: Mapping[str, tuple[int, ...]]) -> None:
+def _check_signature(
+    values: Sequence[onnx.ValueInfoProto],
+    expected: Mapping[str, tuple[int, ...]],
+    axes: Mapping[str, Mapping[int, str]],
+) -> None:
     found: dict[str, list[Any]] = {
         v.name: [d.dim_param or d.dim_value for d in v.type.tensor_type.shape.dim] for v in values
     }
-    wanted: dict[str, list[Any]] = {name: [_BATCH, *shape[1:]] for name, shape in expected.items()}
+    wanted: dict[str, list[Any]] = {
+        name: [axes[name].get(axis, size) for axis, size in enumerate(shape)] for name, shape in expected.items()
+    }
     if found != wanted:
         raise ExportError(
             f"ONNX graph: expected {wanted}, got {found}; "

@@ -7,7 +7,7 @@ architecture still warns. Whether the recording generalises is not believed but 
 from __future__ import annotations
 
 import warnings
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 
 import torch
@@ -30,13 +30,16 @@ _KNOWN: tuple[tuple[type[Warning], str], ...] = (
 )
 
 
-def named_outputs(found: torch.Tensor | tuple[torch.Tensor, ...]) -> dict[str, torch.Tensor]:
+def named_outputs(
+    found: torch.Tensor | tuple[torch.Tensor, ...], names: Sequence[str] = OUTPUTS
+) -> dict[str, torch.Tensor]:
     """What a model's forward gave, by the names that the outputs have in the graph.
 
     Args:
         found: forecast (B, H, C, Q), or a tuple of it and demand (B, H, 2C, Q).
+        names: of them in order; fewer may be there.
     """
-    return dict(zip(OUTPUTS, found if isinstance(found, tuple) else (found,), strict=False))
+    return dict(zip(names, found if isinstance(found, tuple) else (found,), strict=False))
 
 
 @contextmanager

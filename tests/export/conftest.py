@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from dataclasses import replace
 from pathlib import Path
+from typing import Any
 
 import pytest
 import torch
@@ -15,12 +16,27 @@ from training.synth import synthesize
 torch.set_num_threads(1)
 
 
-def train(folder: Path, *, series: str, model: str, calendar: str, seed: int = 0, step_s: float | None = None) -> Path:
+def train(
+    folder: Path,
+    *,
+    series: str,
+    model: str,
+    calendar: str,
+    seed: int = 0,
+    step_s: float | None = None,
+    params: dict[str, Any] | None = None,
+    stateful: bool = False,
+) -> Path:
     trace = synthesize(days=0.1, rate_per_s=0.1, seed=0)
     trace = replace(trace, clock="epoch", time_s=trace.time_s + 1.7e9)
     config = RunConfig(
         data=DataConfig(series=series, context=12, horizon=4, bin_s=30.0, step_s=step_s),
-        model=ForecasterConfig(model=model, calendar=calendar, params={"hidden_size": 8} if model == "gru" else {}),
+        model=ForecasterConfig(
+            model=model,
+            calendar=calendar,
+            params=params or ({"hidden_size": 8} if model == "gru" else {}),
+            stateful=stateful,
+        ),
         fit=FitConfig(epochs=1, device="cpu", seed=seed),
     )
     folder.mkdir(parents=True)
