@@ -21,12 +21,12 @@ from typing import Any
 import click
 import torch
 
-from benchmarks.latency_artifacts import MODELS, SERIES, Trained, trained
+from benchmarks.latency_artifacts import MODELS, SERIES, STATEFUL, Trained, trained
 from benchmarks.machine import describe_machine
 from export.bench_torch import eager_subject, torchscript_subject
 from runtime.artifact import open_artifact
 from runtime.bench import ROUNDS, Subject, measure, paced
-from runtime.bench_subjects import RAW, Windows, artifact_subjects
+from runtime.bench_subjects import RAW, RAW_STEP, Windows, artifact_subjects
 from runtime.golden import read_golden
 
 _NUMPY = "numpy, one product"
@@ -46,7 +46,7 @@ def subjects(one: Trained) -> list[Subject]:
 
 @click.command()
 @click.option("--out", type=click.Path(path_type=Path), required=True, help="Folder that keeps the models.")
-@click.option("--model", "models", default=",".join(MODELS), show_default=True, help="Some of them.")
+@click.option("--model", "models", default=",".join((*MODELS, *STATEFUL)), show_default=True, help="Some of them.")
 @click.option("--series", default=",".join(SERIES), show_default=True, help="One or both.")
 @click.option(
     "--calls",
@@ -118,6 +118,26 @@ def table(rows: dict[str, dict[str, dict[str, Any]]], *, paced: bool) -> list[st
             _processor_time(found, "torchscript"),
             _processor_time(found, "torch, eager"),
             f"{predict['cpu_us']:.0f}" if paced else f"{found[_NUMPY]['p50_us']:.1f}" if _NUMPY in found else "",
+        ]
+        lines.append(f"| {name} | " + " | ".join(cells) + " |")
+    return lines + _stateful_table({name: found for name, found in rows.items() if RAW_STEP in found})
+
+
+def _stateful_table(rows: dict[str, dict[str, dict[str, Any]]]) -> list[str]:
+    """One step with a state beside the whole window; x is the ratio to raw bound buffers of the window."""
+    if not rows:
+        return []
+    columns = ["raw, the window", "raw, one step", "observe + forecast", "beyond the step", "its p99"]
+    lines = ["", "| model | " + " | ".join(columns) + " |", "|---" + "|---:" * len(columns) + "|"]
+    for name, found in rows.items():
+        forecast = next(row for subject, row in found.items() if subject.endswith("+ forecast"))
+        step = found[RAW_STEP]
+        cells = [
+            f"{found[RAW]['p50_us']:.1f}",
+            _beside_raw(step),
+            _beside_raw(forecast),
+            f"{forecast['p50_us'] - step['p50_us']:+.1f}",
+            f"{forecast['p99_us']:.0f}",
         ]
         lines.append(f"| {name} | " + " | ".join(cells) + " |")
     return lines

@@ -10,6 +10,7 @@ from pathlib import Path
 import click
 
 MODELS = ("dlinear", "lstm", "gru", "transformer", "multiscale")
+STATEFUL = ("stateful-lstm", "stateful-gru", "stateful-lstm-2x64", "stateful-gru-2x64")
 SERIES = ("requests", "load")
 
 
@@ -33,7 +34,7 @@ def trained(out: Path, models: Sequence[str], series: Sequence[str], *, again: b
 
     Args:
         out: `runs/` and `artifacts/` go below it.
-        models: names of architectures.
+        models: names of architectures, or of `STATEFUL`.
         series: `requests`, `load` or both.
         again: export anew, from the same checkpoints: as the exporter is now.
     """
@@ -60,7 +61,12 @@ def _train(one: Trained) -> None:
     trace = replace(trace, clock="epoch", time_s=trace.time_s + 1.7e9)
     config = RunConfig(
         data=DataConfig(series=one.series),
-        model=ForecasterConfig(model=one.model, calendar="day" if one.series == "load" else "auto"),
+        model=ForecasterConfig(
+            model=one.model.removeprefix("stateful-").removesuffix("-2x64"),
+            params={"num_layers": 2} if one.model.endswith("-2x64") else {},
+            calendar="day" if one.series == "load" else "auto",
+            stateful=one.model.startswith("stateful-"),
+        ),
         fit=FitConfig(epochs=1, device="cpu"),
     )
     one.run.mkdir(parents=True)

@@ -115,7 +115,7 @@ def answers(model: Model, asked: Sequence[Asked]) -> list[dict[str, NDArray[np.f
 
 def _question(asked: Asked) -> tuple[NDArray[np.float32], NDArray[np.float32] | None]:
     """The steps to take in (T, C), and the state before them; None for a cold one."""
-    history, _, _, _, _, seen, clears, _, manifest, carried = asked
+    history, _, _, _, _, seen, clears, _, manifest, _, carried = asked
     if carried is not None:
         steps = carried.steps_since(manifest, clears=clears, seen=seen)
         if steps is not None and 0 < steps <= len(history):

@@ -27,8 +27,8 @@ if TYPE_CHECKING:
 
 
 # The last n <= L steps (n, C), time_s, whether to ask the model; then what only `settle` reads: the stream, its
-# revision, steps.seen, steps.clears, start_s, the model's manifest, who speaks in the model's place, and what is carried,
-# which the model is asked with. A plain tuple, as one with names takes 0.3 µs more for each forecast.
+# revision, steps.seen, steps.clears, start_s, the model's manifest, who speaks in the model's place; and what is
+# carried, which the model is asked with. A plain tuple, as one with names takes 0.3 µs more for each forecast.
 Asked: TypeAlias = (
     "tuple[NDArray[np.float32], float | None, bool, Stream, int, int, int, float | None, Manifest, Instead | None, "
     "Carried | None]"
