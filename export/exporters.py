@@ -7,7 +7,7 @@ from __future__ import annotations
 
 import logging
 import warnings
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager, redirect_stderr, redirect_stdout
 from io import BytesIO, StringIO
 from typing import TYPE_CHECKING
@@ -31,6 +31,7 @@ DEFAULT_OPSET = 20
 BATCH = "batch"
 
 Axes = Mapping[str, Mapping[int, str]]
+"""Of inputs and outputs their dynamic axes, by number, with their names."""
 
 
 def exporters_for(exporter: str, opset: int) -> tuple[str, ...]:
@@ -55,16 +56,23 @@ def exporters_for(exporter: str, opset: int) -> tuple[str, ...]:
 
 
 def record(
-    model: nn.Module, example: Mapping[str, torch.Tensor], *, axes: Axes, opset: int, exporter: str
+    model: nn.Module,
+    example: Mapping[str, torch.Tensor],
+    *,
+    outputs: Sequence[str],
+    opset: int,
+    exporter: str,
+    axes: Axes | None = None,
 ) -> onnx.ModelProto:
     """Record a model with one of the exporters, as it comes: neither cleaned nor checked.
 
     Args:
         model: in eval mode.
         example: input name -> tensor with a batch of at least 2, in the order of forward's arguments.
-        axes: of each input and then of each output its dynamic axes, by number, with their names.
+        outputs: names of what forward gives.
         opset: ONNX operator set, in the exporter's range.
         exporter: `legacy` or `dynamo`.
+        axes: where others are dynamic than the first alone; with legacy.
 
     Raises:
         ExportError: an operator without export, or dynamo without the package onnxscript. The text names the operator
@@ -72,7 +80,9 @@ def record(
     """
     try:
         with tracing():
-            return (_legacy if exporter == LEGACY else _dynamo)(model, example, axes, opset)
+            if exporter == LEGACY:
+                return _legacy(model, example, outputs, opset, axes or {})
+            return _dynamo(model, example, outputs, opset)
     except ModuleNotFoundError as error:
         raise ExportError(
             f"ONNX export: expected the package {error.name} for the exporter {exporter}, got none; "
@@ -90,7 +100,9 @@ def record(
         ) from error
 
 
-def _legacy(model: nn.Module, example: Mapping[str, torch.Tensor], axes: Axes, opset: int) -> onnx.ModelProto:
+def _legacy(
+    model: nn.Module, example: Mapping[str, torch.Tensor], outputs: Sequence[str], opset: int, axes: Axes
+) -> onnx.ModelProto:
     import onnx
 
     buffer = BytesIO()
@@ -102,17 +114,19 @@ def _legacy(model: nn.Module, example: Mapping[str, torch.Tensor], axes: Axes, o
             dynamo=False,
             opset_version=opset,
             input_names=list(example),
-            output_names=[name for name in axes if name not in example],
-            dynamic_axes={name: dict(named) for name, named in axes.items()},
+            output_names=list(outputs),
+            dynamic_axes={name: dict(axes.get(name, {0: BATCH})) for name in [*example, *outputs]},
         )
     return onnx.load_from_string(buffer.getvalue())
 
 
-def _dynamo(model: nn.Module, example: Mapping[str, torch.Tensor], axes: Axes, opset: int) -> onnx.ModelProto:
+def _dynamo(
+    model: nn.Module, example: Mapping[str, torch.Tensor], outputs: Sequence[str], opset: int
+) -> onnx.ModelProto:
     import onnxscript  # noqa: F401  # torch needs it, and finds out late
 
     # A `Dim` is a demand: a model that fixes the batch is an error. By `Dim.AUTO` it would become a constant.
-    dims = {name: torch.export.Dim(name) for named in axes.values() for name in named.values()}
+    batch = torch.export.Dim(BATCH)
     with _silent():
         program = torch.onnx.export(
             model,
@@ -121,8 +135,8 @@ def _dynamo(model: nn.Module, example: Mapping[str, torch.Tensor], axes: Axes, o
             verbose=False,
             opset_version=opset,
             input_names=list(example),
-            output_names=[name for name in axes if name not in example],
-            dynamic_shapes=tuple({axis: dims[label] for axis, label in axes[name].items()} for name in example),
+            output_names=list(outputs),
+            dynamic_shapes=tuple({0: batch} for _ in example),
             external_data=False,
         )
     assert program is not None

@@ -13,8 +13,9 @@ import torch
 from torch import nn
 
 from export.errors import ExportError
-from export.exporters import BATCH, DEFAULT_OPSET, LEGACY, exporters_for, record
+from export.exporters import BATCH, DEFAULT_OPSET, LEGACY, Axes, exporters_for, record
 from export.thresholds import join_thresholds
+from export.tracing import OUTPUTS, named_outputs, tracing
 from export.tracing import OUTPUTS, named_outputs, tracing
 from export.zero_states import drop_zero_states
 
@@ -33,7 +34,7 @@ def to_onnx(
     exporter: str = LEGACY,
     static_batch: int | None = None,
     outputs: Sequence[str] = OUTPUTS,
-    axes: Mapping[str, Mapping[int, str]] | None = None,
+    axes: Axes | None = None,
 ) -> bytes:
     """Export a model in eval mode.
 
@@ -45,7 +46,7 @@ def to_onnx(
         exporter: `legacy` or `dynamo`.
         static_batch: the only batch of the graph; None for any.
         outputs: names of what forward gives.
-        axes: the dynamic axes of inputs and outputs whose batch is not the first and only one.
+        axes: where others are dynamic than the first alone; with legacy.
 
     Returns:
         The file's bytes.
@@ -64,8 +65,7 @@ def to_onnx(
         ) from error
     with tracing():
         given = {name: tuple(o.shape) for name, o in named_outputs(model(*example.values()), outputs).items()}
-    dynamic = {name: {0: BATCH} for name in [*example, *given]} | dict(axes or {})
-    recorded = record(model, example, axes=dynamic, opset=opset, exporter=exporter)
+    recorded = record(model, example, outputs=list(given), opset=opset, exporter=exporter, axes=axes)
     proto = onnxslim.slim(recorded)
     drop_zero_states(proto)
     join_thresholds(proto)
@@ -74,8 +74,8 @@ def to_onnx(
     proto.graph.name = "fcast"
     onnx.helper.set_model_props(proto, dict(metadata or {}))
     shapes = {name: tuple(tensor.shape) for name, tensor in example.items()}
-    _check_signature(proto.graph.input, shapes, dynamic)
-    _check_signature(proto.graph.output, given, dynamic)
+    _check_signature(proto.graph.input, shapes, axes or {})
+    _check_signature(proto.graph.output, given, axes or {})
     onnx.checker.check_model(proto, full_check=True)
     graph = bytes(proto.SerializeToString())
     return graph if static_batch is None else with_fixed_batch(graph, static_batch)
@@ -107,13 +107,14 @@ def with_fixed_batch(graph: bytes, batch: int) -> bytes:
 def _check_signature(
     values: Sequence[onnx.ValueInfoProto],
     expected: Mapping[str, tuple[int, ...]],
-    axes: Mapping[str, Mapping[int, str]],
+    axes: Axes,
 ) -> None:
     found: dict[str, list[Any]] = {
         v.name: [d.dim_param or d.dim_value for d in v.type.tensor_type.shape.dim] for v in values
     }
     wanted: dict[str, list[Any]] = {
-        name: [axes[name].get(axis, size) for axis, size in enumerate(shape)] for name, shape in expected.items()
+        name: [axes.get(name, {0: BATCH}).get(axis, size) for axis, size in enumerate(shape)]
+        for name, shape in expected.items()
     }
     if found != wanted:
         raise ExportError(
