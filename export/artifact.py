@@ -52,6 +52,7 @@ class Published:
         rejected: exporters that `auto` tried before -> what was wrong with what they gave.
         checks: the comparisons it passed; in another precision than fp32, those of the graph it was converted from.
         precision: what the conversion cost, as in parity.json; None for fp32.
+        carried: of a stateful model what its state is worth, as in parity.json; else None.
         stages: seconds by stage: `export`, `gate`, `publish`.
         seconds: from start to end.
     """
@@ -65,6 +66,7 @@ class Published:
     rejected: dict[str, str]
     checks: list[parity.Check]
     precision: dict[str, Any] | None
+    carried: dict[str, Any] | None
     stages: dict[str, float]
     seconds: float
 
@@ -203,6 +205,7 @@ def export_checkpoint(
         rejected=rejected,
         checks=checks,
         precision=cost,
+        carried=report.get("carried"),
         stages=stages.seconds,
         seconds=perf_counter() - started,
     )

@@ -166,6 +166,7 @@ def _as_json(published: Published) -> dict[str, object]:
         "rejected": published.rejected,
         "parity": _parity(published),
         "precision": published.precision,
+        "carried": published.carried,
         "stages": {stage: round(seconds, 3) for stage, seconds in published.stages.items()},
         "seconds": round(published.seconds, 3),
     }
@@ -186,6 +187,11 @@ def _as_text(published: Published) -> str:
         )
     if published.precision is not None:
         lines += _precision_lines(published.precision)
+    for part, found in (published.carried or {}).items():
+        lines.append(
+            f"  state: wQL {found['carried']:.4f} carried, {found['windowed']:.4f} by windows "
+            f"({found['windows']} of {part})"
+        )
     lines += [
         f"  opset {published.opset}, exporter {published.exporter}, {published.seconds:.1f} s: "
         + ", ".join(f"{stage} {seconds:.1f} s" for stage, seconds in published.stages.items()),

@@ -12,6 +12,7 @@ import pytest
 
 from export import artifact
 from export.artifact import export_checkpoint
+from export.cli_export import _as_text
 from export.errors import ParityError
 from export.step_onnx import step_to_onnx
 from runtime import Predictor
@@ -59,6 +60,8 @@ def test_it_is_proven_however_a_window_is_cut(published: artifact.Published) -> 
     report = json.loads((published.path / "parity.json").read_text())
     assert set(report["carried"]) == {"validation", "test"}
     assert all(found["windowed"] > 0 and found["carried"] > 0 for found in report["carried"].values())
+    assert published.carried == report["carried"]
+    assert _as_text(published).count("  state: wQL ") == 2
 
 
 def test_it_verifies_here_and_for_a_reader_of_the_specification(published: artifact.Published) -> None:

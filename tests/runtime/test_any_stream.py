@@ -18,7 +18,7 @@ from hypothesis import strategies as st
 from runtime import FcastError, Predictor
 from tests.runtime.conftest import ARTIFACTS
 
-BIN_S = {"requests": None, "load": 60.0, "counts": 10.0, "demand": 10.0}
+BIN_S = {"requests": None, "load": 60.0, "counts": 10.0, "demand": 10.0, "carried": 60.0, "carried-requests": None}
 KEYS = count()
 
 odd = st.sampled_from(
