@@ -16,7 +16,6 @@ from export.errors import ExportError
 from export.exporters import BATCH, DEFAULT_OPSET, LEGACY, Axes, exporters_for, record
 from export.thresholds import join_thresholds
 from export.tracing import OUTPUTS, named_outputs, tracing
-from export.tracing import OUTPUTS, named_outputs, tracing
 from export.zero_states import drop_zero_states
 
 if TYPE_CHECKING:
