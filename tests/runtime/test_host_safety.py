@@ -28,8 +28,8 @@ def feed(start):
         p.observe(float(i), 10, 20)
         p.stream("other").observe(float(i), 5, 5)
 feed(0)
-assert p.forecast().source == p.forecast(deadline_s=9).source == "model"
-assert p.stream("other").forecast(deadline_s=9).source == "model"
+assert p.forecast().source == p.forecast(deadline_s=9).source == {source!r}
+assert p.stream("other").forecast(deadline_s=9).source == {source!r}
 child = os.fork()
 if child == 0:
     code = 1
@@ -41,13 +41,12 @@ if child == 0:
         os._exit(code)
 assert os.waitstatus_to_exitcode(os.waitpid(child, 0)[1]) == 0
 feed(20)
-assert p.forecast().source == p.stream("other").forecast(deadline_s=9).source == "model"
+assert p.forecast().source == p.stream("other").forecast(deadline_s=9).source == {source!r}
 print("done")
 """
 WORKS = """
-        assert p.forecast().source == "model"
-        assert p.stream("other").forecast(deadline_s=9).source == "model"
-        assert p.predict(p._live._stream.steps.last()).shape == (4, 3, 7)
+        assert p.forecast().source == p.stream("other").forecast(deadline_s=9).source == {source!r}
+        assert p.predict(p._live._stream.steps.last(p.manifest["context"])).shape[1:] == (3, 7)
         assert len(p.forecast_many(["other", "third"])) == 2
 """
 REFUSES = """
@@ -56,7 +55,7 @@ REFUSES = """
             assert p.forecast().source == "fallback:empirical"
         assert "got a forked child" in str(said[0].message), said
         try:
-            p.predict(p._live._stream.steps.last())
+            p.predict(p._live._stream.steps.last(p.manifest["context"]))
         except DeviceError as error:
             assert str(error).startswith("fork: expected the process that loaded the model"), error
         else:
@@ -66,8 +65,10 @@ REFUSES = """
 
 @pytest.mark.skipif(not hasattr(os, "fork"), reason="no fork here")
 @pytest.mark.parametrize(("threads", "then"), [(1, WORKS), (2, REFUSES)], ids=["one thread", "two threads"])
-def test_a_forked_child_forecasts_or_says_why_not(threads: int, then: str) -> None:
-    code = FORK.format(artifact=str(ARTIFACTS / "requests"), threads=threads, then=then.strip())
+@pytest.mark.parametrize(("name", "source"), [("requests", "model"), ("carried-requests", "model:stateful")])
+def test_a_forked_child_forecasts_or_says_why_not(name: str, source: str, threads: int, then: str) -> None:
+    then = then.strip().replace("{source!r}", repr(source))
+    code = FORK.format(artifact=str(ARTIFACTS / name), threads=threads, then=then, source=source)
     run = [sys.executable, "-W", "ignore::DeprecationWarning", "-c", code]
     done = subprocess.run(run, cwd=ROOT, capture_output=True, text=True, check=False, timeout=60)
     assert (done.stdout, done.stderr) == ("done\n", "")
