@@ -20,7 +20,9 @@ from .stats import TOTAL
 if TYPE_CHECKING:
     from numpy.typing import NDArray
 
-_LARGEST_BITS = np.finfo(np.float32).max.view(np.uint32)
+LARGEST_BITS = np.finfo(np.float32).max.view(np.uint32)
+"""Of the largest float32. The bits of floats from 0 up, as whole numbers, are in their order; those with a sign,
+infinities and NaN lie above."""
 _greater, _count, _copy = np.greater, np.count_nonzero, np.copyto
 
 
@@ -55,14 +57,13 @@ class Binding:
         self._views = [(name, self._outputs[part].reshape(shape)) for name, part, shape in parts]
         self._copies = [(name, view.copy) for name, view in self._views]
         self._copy_forecast = dict(self._copies)["forecast"]
-        # For the checks. As whole numbers, the bits of floats from 0 up are in their order; the sign, infinities and
-        # NaN lie above. Arrays all of them: a comparison with one number takes longer.
+        # For the checks. Arrays all of them: a comparison with one number takes longer.
         self._context_bits = self.context.reshape(-1).view(np.uint32)
-        self._context_limits = np.full_like(self._context_bits, _LARGEST_BITS)
+        self._context_limits = np.full_like(self._context_bits, LARGEST_BITS)
         self._context_beyond = np.zeros(len(self._context_bits), dtype=np.bool_)
         # Each number's bits beside the next one's, the highest level's beside the largest number's.
         self._bits, levels = self._outputs.view(np.uint32), len(manifest.levels)
-        self._limits = np.full_like(self._bits, _LARGEST_BITS)
+        self._limits = np.full_like(self._bits, LARGEST_BITS)
         self._next, self._limits_but_last = self._bits[1:], self._limits[:-1]
         self._highest_limits = self._limits[levels - 1 :: levels]
         self._beyond = np.zeros(len(self._bits), dtype=np.bool_)
@@ -87,7 +88,7 @@ class Binding:
         """Whether all outputs are finite, not negative and non-decreasing over Q; False for some with -0.0 too."""
         # In one contiguous piece, a fourth of the time of `o[..., 1:] >= o[..., :-1]`.
         _copy(self._limits_but_last, self._next)
-        self._highest_limits.fill(_LARGEST_BITS)
+        self._highest_limits.fill(LARGEST_BITS)
         _greater(self._bits, self._limits, self._beyond)
         return not _count(self._beyond)
 

@@ -12,6 +12,7 @@ import numpy as np
 from .artifact import MAX_GRAPH_BYTES, Artifact, open_artifact
 from .binding import Binding
 from .cuda_options import CudaOptions
+from .binding import LARGEST_BITS
 from .deadline import Worker
 from .device import Session, first_line, open_session
 from .errors import ArtifactError, FcastError
@@ -201,6 +202,13 @@ class Model:
 
 def rows_are_valid(output: NDArray[np.float32]) -> NDArray[np.bool_]:
     """(B,): whether all of a row of (B, H, C, Q) is finite, not negative and non-decreasing over Q."""
+    # Nearly always all are, which the bits of all numbers tell in a fourth of the time: see `Binding.outputs_are_valid`.
+    bits = np.ascontiguousarray(output).view(np.uint32).reshape(-1)
+    limits = np.empty_like(bits)
+    limits[:-1] = bits[1:]
+    limits[output.shape[-1] - 1 :: output.shape[-1]] = LARGEST_BITS
+    if not np.count_nonzero(bits > limits):
+        return np.ones(len(output), dtype=np.bool_)
     with np.errstate(invalid="ignore"):
         good = np.isfinite(output) & (output >= 0)
         good[..., 1:] &= output[..., 1:] >= output[..., :-1]
