@@ -9,7 +9,6 @@ checkpoints, validation and scoring. In the end weights and losses must be the s
 from __future__ import annotations
 
 import json
-import os
 import random
 import subprocess
 import sys
@@ -29,7 +28,7 @@ _KEYS = ("train_loss", "validation_wql", "learning_rate")
 
 
 def kill_and_repeat(folder: Path, *, model: str, kills: int, seed: int, most_s: float, settings: list[str]) -> Any:
-    """Train without and with kills.
+    """Train without kills, then with them: a run is begun anew when it is finished before all kills were made.
 
     Args:
         folder: for the trace and the runs.
@@ -40,50 +39,53 @@ def kill_and_repeat(folder: Path, *, model: str, kills: int, seed: int, most_s: 
         settings: options of `fcast-train`.
 
     Returns:
-        JSON values: `same_weights`, `same_losses`, and how many epochs were done at each kill and in all.
+        JSON values: `same_weights`, `same_losses`, how many epochs were done at each kill, and in all.
     """
     trace = folder / "synthetic.csv"
     write_trace(synthesize(days=0.06, rate_per_s=0.6, seed=0), trace, format="burstgpt", model=SYNTHETIC)
     words = [sys.executable, "-c", _PROGRAM, "--trace", str(trace), "--model", model, "--device", "cpu", *settings]
-    whole, killed = folder / "whole", folder / "killed"
-    _run([*words, "--out", str(whole)])
+    _finish(words, folder / "whole")
     chance = random.Random(seed)
     places: list[int] = []
+    outs: list[Path] = []
     while len(places) < kills:
-        process = subprocess.Popen([*words, "--out", str(killed)], stdout=subprocess.DEVNULL, stderr=subprocess.PIPE)
-        assert process.stderr is not None
-        first = process.stderr.readline()  # it has read the trace: most of its start is behind it
-        deadline = time.monotonic() + chance.uniform(0.0, most_s)
-        while time.monotonic() < deadline and process.poll() is None:
-            time.sleep(0.001)
-        process.kill()
-        text = (first + process.stderr.read()).decode()
-        if process.wait() >= 0:  # it came to its end before it could be killed
-            if process.returncode:
-                raise click.ClickException(text)
-            break
-        metrics = killed / model / "metrics.jsonl"
-        places.append(len(metrics.read_text().splitlines()) if metrics.exists() else 0)
-    _run([*words, "--out", str(killed)], refused=True)
-    histories = [
-        [json.loads(line) for line in (out / model / "metrics.jsonl").read_text().splitlines()]
-        for out in (whole, killed)
-    ]
-    losses = [[line[key] for line in history for key in _KEYS] for history in histories]
-    weights = [(out / model / "model.safetensors").read_bytes() for out in (whole, killed)]
+        outs.append(folder / f"killed{len(outs)}")
+        while len(places) < kills and _killed(words, outs[-1], after_s=chance.uniform(0.0, most_s)):
+            metrics = outs[-1] / model / "metrics.jsonl"
+            places.append(len(metrics.read_text().splitlines()) if metrics.exists() else 0)
+        _finish(words, outs[-1])
+    whole, *found = (_outcome(out / model) for out in (folder / "whole", *outs))
     return {
-        "same_weights": weights[0] == weights[1],
-        "same_losses": losses[0] == losses[1],
+        "same_weights": all(weights == whole[0] for weights, _ in found),
+        "same_losses": all(losses == whole[1] for _, losses in found),
         "epochs_done_at_each_kill": places,
-        "epochs": len(histories[0]),
+        "epochs": len(whole[1]),
     }
 
 
-def _run(words: list[str], *, refused: bool = False) -> None:
-    """Run the command to its end; `refused` where it may find that everything is finished."""
-    done = subprocess.run(words, capture_output=True, text=True, env=os.environ, check=False)
-    if done.returncode and not (refused and "expected no earlier run" in done.stderr):
+def _killed(words: list[str], out: Path, *, after_s: float) -> bool:
+    """Begin or repeat the command and kill it; False where it came to its end, or had come to it before."""
+    process = subprocess.Popen([*words, "--out", str(out)], stdout=subprocess.DEVNULL, stderr=subprocess.PIPE)
+    assert process.stderr is not None
+    process.stderr.readline()  # it has read the trace: most of its start is behind it
+    deadline = time.monotonic() + after_s
+    while time.monotonic() < deadline and process.poll() is None:
+        time.sleep(0.001)
+    process.kill()
+    process.stderr.read()
+    return process.wait() < 0
+
+
+def _finish(words: list[str], out: Path) -> None:
+    done = subprocess.run([*words, "--out", str(out)], capture_output=True, text=True, check=False)
+    if done.returncode and "expected no earlier run" not in done.stderr:
         raise click.ClickException(done.stderr)
+
+
+def _outcome(folder: Path) -> tuple[bytes, list[list[float]]]:
+    """Weights, and the losses of each epoch."""
+    lines = [json.loads(line) for line in (folder / "metrics.jsonl").read_text().splitlines()]
+    return (folder / "model.safetensors").read_bytes(), [[line[key] for key in _KEYS] for line in lines]
 
 
 @click.command()

@@ -6,6 +6,8 @@ process with the same batches. The first process alone reads and writes files an
 
 from __future__ import annotations
 
+import atexit
+import gc
 import logging
 import os
 from dataclasses import dataclass
@@ -95,7 +97,17 @@ def join(world: World, device: torch.device) -> Fabric:
         strategy="ddp",
     )
     fabric.launch()
+    atexit.unregister(_leave)
+    atexit.register(_leave)
     return fabric
+
+
+def _leave() -> None:
+    """Let go of the other processes while there is still an interpreter: gloo's threads abort without one."""
+    gc.collect()
+    if torch.distributed.is_initialized():
+        torch.distributed.destroy_process_group()
+    gc.collect()
 
 
 def agree(world: World, fabric: Fabric, value: int) -> int:
