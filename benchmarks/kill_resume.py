@@ -65,15 +65,16 @@ def kill_and_repeat(folder: Path, *, model: str, kills: int, seed: int, most_s: 
 
 def _killed(words: list[str], out: Path, *, after_s: float) -> bool:
     """Begin or repeat the command and kill it; False where it came to its end, or had come to it before."""
-    process = subprocess.Popen([*words, "--out", str(out)], stdout=subprocess.DEVNULL, stderr=subprocess.PIPE)
-    assert process.stderr is not None
-    process.stderr.readline()  # it has read the trace: most of its start is behind it
-    deadline = time.monotonic() + after_s
-    while time.monotonic() < deadline and process.poll() is None:
-        time.sleep(0.001)
-    process.kill()
-    process.stderr.read()
-    return process.wait() < 0
+    words = [*words, "--out", str(out)]
+    with subprocess.Popen(words, stdout=subprocess.DEVNULL, stderr=subprocess.PIPE) as process:
+        assert process.stderr is not None
+        process.stderr.readline()  # it has read the trace: most of its start is behind it
+        deadline = time.monotonic() + after_s
+        while time.monotonic() < deadline and process.poll() is None:
+            time.sleep(0.001)
+        process.kill()
+        process.stderr.read()
+    return process.returncode < 0
 
 
 def _finish(words: list[str], out: Path) -> None:

@@ -15,7 +15,7 @@ import torch
 
 from export.artifact import export_checkpoint
 from training.config import DataConfig, FitConfig, ForecasterConfig, RunConfig
-from training.device import amp_dtype
+from training.device import half_dtype
 from training.registry import model_names
 from training.run import Data, prepare, train_model
 from training.synth import synthesize
@@ -71,7 +71,7 @@ def amp(folder: Path) -> str:
     Raises:
         ArithmeticError: the wQL differs by more than a twentieth.
     """
-    kind = str(amp_dtype(torch.device("cuda"))).removeprefix("torch.")
+    kind = str(half_dtype("amp", torch.device("cuda"))).removeprefix("torch.")
     (_, full), (_, half) = train("gru", folder), train("gru", folder, precision="amp")
     found = f"wQL {half:.4f} in {kind}, {full:.4f} in float32"
     if not abs(half - full) <= _AMP_WITHIN * full:

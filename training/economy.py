@@ -38,7 +38,7 @@ class Economy:
         """
         self._forwards: dict[nn.Module, Forward] = {}
         self._compiled: list[_Compiled] = []
-        for part in segments(network) if recompute else [network]:
+        for part in segments(network) if recompute else [network] if compiled else []:
             forward: Forward = part.forward
             if compiled:
                 self._compiled.append(forward := _Compiled(forward))

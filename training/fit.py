@@ -34,7 +34,7 @@ from training.world import agree, from_first, this_world
 
 METRICS = "metrics.jsonl"
 _WARM_UP = 0.05
-_LOOK_EVERY = 16  # steps between two looks at the losses where a look waits for a GPU or another process
+_LOOK_EVERY = 16  # steps between two looks at the losses: a look waits for the GPU and the other processes
 
 _log = logging.getLogger(__name__)
 
@@ -120,7 +120,6 @@ class _Loop:
         )
         self._origins = torch.from_numpy(split.train)
         self._batches = math.ceil(len(self._origins) / self._fit.batch_size)
-        self._look_every = 1 if self.world.size == 1 and source.device.type == "cpu" else _LOOK_EVERY
         self._watch = Watch()
         self._total = torch.zeros((), device=source.device)
         self._began = self._saved_at = time.perf_counter()
@@ -167,9 +166,11 @@ class _Loop:
             self._watch.add(progress.step, loss, norm)
             self._stepper.whole = True
             on_batch(len(picks), loss)
-            if progress.step % self._look_every == 0 or progress.step == self._batches:
+            due = time.perf_counter() - self._saved_at >= self._fit.checkpoint_s
+            at_once = self.world.size == 1 and (due or stop.asked())
+            if at_once or progress.step % _LOOK_EVERY == 0 or progress.step == self._batches:
                 self._look(order)
-                if time.perf_counter() - self._saved_at >= self._fit.checkpoint_s:
+                if due:
                     self._save()
 
     def judge(self) -> dict[str, float]:
