@@ -112,7 +112,7 @@ def _window_bytes(model: Forecaster, source: WindowSource, origins: torch.Tensor
     if fit.gradient_checkpointing:
         layers = segments(model.network)
         less, _ = _kept_bytes(model, source, origins, Economy(model.network, dtype=half, recompute=True))
-        kept = less + (kept - less) / len(layers)
+        kept = less + (kept - less) * min(1.0, 2 / len(layers))  # layers differ: the largest, at most two shares
     return kept * _FACTORS.get(name, _OTHER_FACTOR) + inputs * _PER_INPUT
 
 
