@@ -89,6 +89,7 @@ def _complete_models(ctx: click.Context, param: click.Parameter, incomplete: str
 )
 @click.option("--resume", is_flag=True, help="Go on with interrupted runs of the same settings.")
 @click.option("--overwrite", is_flag=True, help="Replace earlier runs.")
+@click.option("--tensorboard", is_flag=True, help="Also write event files, into OUT/MODEL/tensorboard.")
 @click.option("--json", "as_json", is_flag=True, help="Print the report as JSON.")
 def main(
     traces: tuple[str, ...],
@@ -104,6 +105,7 @@ def main(
     out: Path,
     resume: bool,
     overwrite: bool,
+    tensorboard: bool,
     as_json: bool,
     **options: Any,
 ) -> None:
@@ -121,12 +123,16 @@ def main(
     from training.compare import check_runs, train_models
     from training.config import build_runs
     from training.device import resolve_device
-    from training.plots import plot_loss
+    from training.plots import save_curves
     from training.progress import TrainingProgress
     from training.report import legend, next_command, save_report, table
     from training.run import prepare
     from training.warm_start import warm_run
 
+    if tensorboard:
+        from training.tensorboard_log import check_installed, with_tensorboard
+
+        check_installed()
     names = _names(models)
     settings = _settings(config, sets, options)
     start = load_checkpoint(start_path) if start_path else None
@@ -150,7 +156,7 @@ def main(
             searched = _tune(trace, runs, settings, out, trials=trials, overwrite=overwrite)
             runs = [one.run for one in searched]
             data = prepare(trace, runs[0].data)
-        with TrainingProgress(windows=len(data.split.train), epochs=runs[0].fit.epochs) as progress:
+        with TrainingProgress(windows=len(data.split.train), epochs=runs[0].fit.epochs, device=device) as progress:
             report = train_models(
                 data,
                 runs,
@@ -159,7 +165,7 @@ def main(
                 overwrite=overwrite,
                 ensemble=ensemble,
                 start=start,
-                on_model=progress.on_model,
+                on_model=with_tensorboard(progress.on_model, out) if tensorboard else progress.on_model,
             )
     except KeyboardInterrupt:
         instead = " instead of --overwrite" if overwrite else ""
@@ -172,12 +178,7 @@ def main(
 
         report["search"] = search_facts(searched)
     save_report(report, out)
-    for model in report["models"]:
-        folder = Path(model["folder"])
-        if not (folder / "metrics.jsonl").exists():  # an ensemble is not trained
-            continue
-        history = [json.loads(line) for line in (folder / "metrics.jsonl").read_text().splitlines()]
-        plot_loss(history, folder / "loss.png", title=f"{model['name']} on {', '.join(trace.sources)}")
+    save_curves(report, out)
     if as_json:
         click.echo(json.dumps(report))
         return

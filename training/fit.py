@@ -6,7 +6,6 @@ that was not.
 
 from __future__ import annotations
 
-import json
 import math
 import time
 from collections.abc import Callable
@@ -18,7 +17,7 @@ import torch
 from lightning_fabric import Fabric
 
 from training.backtest import rolling_forecasts
-from training.checkpoint import LAST, WEIGHTS, save_weights, write_atomically
+from training.checkpoint import LAST, WEIGHTS, save_weights
 from training.config import RunConfig
 from training.device import amp_dtype
 from training.economy import economical
@@ -26,16 +25,16 @@ from training.errors import TrainingError
 from training.forecaster import Forecaster
 from training.loss import pinball_loss
 from training.metrics import wql
+from training.metrics_log import METRICS, MetricsLog
 from training.quantile_model import QuantileModel
 from training.resume import Progress, load_progress, save_progress
 from training.windows import Split, WindowSource
 
-METRICS = "metrics.jsonl"
 _WARM_UP = 0.05
 
 OnBatch = Callable[[int, torch.Tensor], None]
 """Called after every step with the number of windows and the step's loss, still on the device."""
-OnEpoch = Callable[[dict[str, float]], None]
+OnEpoch = Callable[[dict[str, Any]], None]
 """Called after every epoch with its line of `metrics.jsonl`."""
 
 
@@ -89,11 +88,10 @@ def fit(
     by_size = config.fit.by_size and config.data.series == "load"
     origins = torch.from_numpy(split.train)
     batches = math.ceil(len(origins) / config.fit.batch_size)
-    if progress.epoch:  # a kill may have come between the two files
-        _write_metrics(folder, progress)
-    elif (config.fit.start or model.anchored) and len(split.validation):  # training may add nothing to what is there
-        progress.best_wql = validation_wql(model, source, split.validation)
+    if not progress.epoch and (config.fit.start or model.anchored) and len(split.validation):
+        progress.best_wql = validation_wql(model, source, split.validation)  # training may add nothing to what is there
         save_weights(folder / WEIGHTS, model)
+    metrics = MetricsLog(folder / METRICS, history=progress.history, device=source.device)
     while progress.epoch < config.fit.epochs and not stopped_early(progress, patience=config.fit.patience):
         started = time.perf_counter()
         torch.manual_seed(config.fit.seed * 1_000_003 + progress.epoch)
@@ -119,10 +117,13 @@ def fit(
             scaler.step(wrapped_optimizer)
             scaler.update()
             total += loss.detach()
+            step = progress.epoch * batches + index + 1
+            metrics.on_step(progress.epoch + 1, step, windows=len(picks), loss=loss.detach(), learning_rate=rate)
             on_batch(len(picks), loss.detach())
         seconds = time.perf_counter() - started
         line = {
             "epoch": progress.epoch + 1,
+            "step": (progress.epoch + 1) * batches,
             "train_loss": float(total) / batches,
             "learning_rate": rate,
             "windows_per_s": len(origins) / seconds,
@@ -137,13 +138,12 @@ def fit(
                 "lower --set learning_rate, or look at the trace with fcast-trace describe"
             )
         progress.epoch += 1
-        progress.history.append(line)
+        progress.history.append(metrics.on_epoch(line))
         if score < progress.best_wql:
             progress.best_wql, progress.best_epoch = score, progress.epoch
             save_weights(folder / WEIGHTS, model)
         save_progress(folder / LAST, progress, model=model, optimizer=optimizer, config=config, fingerprint=fingerprint)
-        _write_metrics(folder, progress)
-        on_epoch(line)
+        on_epoch(progress.history[-1])
     return progress
 
 
@@ -162,7 +162,3 @@ def _schedule(done: float) -> float:
     if done < _WARM_UP:
         return done / _WARM_UP
     return 0.5 * (1 + math.cos(math.pi * (done - _WARM_UP) / (1 - _WARM_UP)))
-
-
-def _write_metrics(folder: Path, progress: Progress) -> None:
-    write_atomically(folder / METRICS, "".join(json.dumps(line) + "\n" for line in progress.history).encode())

@@ -139,9 +139,19 @@ def flip(data: bytes, needle: bytes) -> bytes:
         lambda data: b"\x80\x04" + b"not a pickle that anybody runs",
         lambda data: flip(data, np.array([472], np.int32).tobytes()),
         lambda data: flip(data, np.array([118.0]).tobytes()),
-        lambda data: flip(data, b'"relative"'),
+        lambda data: flip(data, np.array([276], np.int32).tobytes()),
+        lambda data: flip(data, b'relative"'),
     ],
-    ids=["cut", "half", "empty", "pickle", "a bit of a count", "a bit of a time", "a bit of the facts"],
+    ids=[
+        "cut",
+        "half",
+        "empty",
+        "pickle",
+        "a bit of a count",
+        "a bit of the last count",
+        "a bit of a time",
+        "a bit of the facts",
+    ],
 )
 def test_a_damaged_entry_is_made_again(tmp_path, damage):
     path = write(tmp_path / "a.csv", BURSTGPT)
@@ -177,7 +187,7 @@ def test_the_entries_used_longest_ago_make_room_and_other_files_stay(tmp_path, m
     paths = [write(tmp_path / f"{name}.csv", BURSTGPT) for name in "abc"]
     read(paths[0], cache)
     (entry,) = cache.iterdir()
-    (cache / "mine.npz").write_text("not of the cache")
+    (cache / "mine.npy").write_text("not of the cache")
     monkeypatch.setattr(trace_cache, "LARGEST_BYTES", 2 * entry.stat().st_size + 200)
     for path in paths[1:]:
         time.sleep(0.02)
@@ -187,7 +197,7 @@ def test_the_entries_used_longest_ago_make_room_and_other_files_stay(tmp_path, m
     assert [read(path, None)[2] > 0 for path in paths] == [True] * 3
     assert [read(path, cache)[2] == 0 for path in (paths[0], paths[2])] == [True, True]
     assert read(paths[1], cache)[2] > 0
-    assert (cache / "mine.npz").exists()
+    assert (cache / "mine.npy").exists()
 
 
 def test_errors_are_those_of_reading_and_keep_nothing(tmp_path):

@@ -1,0 +1,111 @@
+"""`metrics.jsonl` of a run folder: how training goes, one JSON object a line, written while it goes.
+
+Every line has `kind`, `time_s` (since 1970), `epoch` (from 1), `step` (of the optimizer, from 1), `train_loss`,
+`learning_rate`, `windows_per_s` and `memory_bytes`. After each epoch comes one of kind "epoch", with `validation_wql`
+and `seconds` (of training); inside long epochs one of kind "step" every half minute, with the mean loss since the last.
+"""
+
+from __future__ import annotations
+
+import json
+import time
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Any
+
+import torch
+
+from training.checkpoint import write_atomically
+from training.usage import memory_bytes
+
+METRICS = "metrics.jsonl"
+EVERY_S = 30.0
+"""Seconds between the lines inside an epoch."""
+
+
+class MetricsLog:
+    """Appends to the file; a run that goes on keeps the lines of its whole epochs and no other."""
+
+    def __init__(self, path: Path, *, history: Sequence[dict[str, Any]], device: torch.device) -> None:
+        """Set up.
+
+        Args:
+            path: of the file.
+            history: lines of the epochs done, as an interrupted run saved them.
+            device: that training runs on.
+        """
+        self._path, self._device = path, device
+        self.keep(history)
+        self._start()
+
+    def keep(self, history: Sequence[dict[str, Any]]) -> None:
+        """Leave the lines of these whole epochs: a later one, which a killed run began, is trained again."""
+        if not history:
+            self._path.unlink(missing_ok=True)
+            return
+        inside: dict[int, list[dict[str, Any]]] = {}
+        for line in read_metrics(self._path):
+            if line["kind"] == "step":
+                inside.setdefault(line["epoch"], []).append(line)
+        lines = [line for done in history for line in (*inside.get(done["epoch"], []), done)]
+        write_atomically(self._path, "".join(json.dumps(line) + "\n" for line in lines).encode())
+
+    def on_step(self, epoch: int, step: int, *, windows: int, loss: torch.Tensor, learning_rate: float) -> None:
+        """Take a step of the optimizer in; writes a line when the last one is old.
+
+        Args:
+            epoch, step: from 1.
+            windows: that the step saw.
+            loss: of the step, still on the device.
+            learning_rate: of the step.
+        """
+        self._loss += loss
+        self._steps += 1
+        self._windows += windows
+        seconds = time.perf_counter() - self._since
+        if seconds < EVERY_S:
+            return
+        line = {
+            "epoch": epoch,
+            "step": step,
+            "train_loss": float(self._loss) / self._steps,
+            "learning_rate": learning_rate,
+            "windows_per_s": self._windows / seconds,
+        }
+        self._append({"kind": "step", **self._now(), **line})
+        self._start()
+
+    def on_epoch(self, line: dict[str, Any]) -> dict[str, Any]:
+        """Write the line of an epoch; gives it with what every line has."""
+        whole = {"kind": "epoch", **self._now(), **line}
+        self._append(whole)
+        self._start()
+        return whole
+
+    def _now(self) -> dict[str, Any]:
+        return {"time_s": round(time.time(), 3), "memory_bytes": memory_bytes(self._device)}
+
+    def _start(self) -> None:
+        self._loss = torch.zeros((), device=self._device)
+        self._steps = self._windows = 0
+        self._since = time.perf_counter()
+
+    def _append(self, line: dict[str, Any]) -> None:
+        with open(self._path, "a", encoding="utf-8") as file:
+            file.write(json.dumps(line) + "\n")
+
+
+def read_metrics(path: Path) -> list[dict[str, Any]]:
+    """The lines of a file, also of a run that is still going; none without a file, and not one that a kill has cut."""
+    try:
+        text = path.read_text(encoding="utf-8")
+    except FileNotFoundError:
+        return []
+    lines = []
+    for row in text.splitlines():
+        try:
+            line = json.loads(row)
+            lines.append({"kind": "epoch", **line})  # runs before 0.2 had lines of epochs alone
+        except (ValueError, TypeError):
+            continue
+    return lines
