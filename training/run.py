@@ -200,6 +200,7 @@ def train_model(
         load_weights(folder / REFIT / WEIGHTS, final)
     training = {
         "device": str(source.device),
+        "threads": torch.get_num_threads(),
         "seconds": round(time.perf_counter() - started, 3),
         "epochs_trained": progress.epoch,
         "best_epoch": progress.best_epoch,

@@ -79,4 +79,4 @@ class _Board:
         if self._writer is not None:
             self._writer.close()
         shutil.rmtree(self._folder / FOLDER, ignore_errors=True)
-        self._writer, self._written = SummaryWriter(self._folder / FOLDER), 0  # type: ignore[no-untyped-call]
+        self._writer, self._written = SummaryWriter(self._folder / FOLDER), 0
