@@ -182,7 +182,7 @@ def test_best_exports_the_run_that_is_best_on_validation_and_says_why(load_run: 
     assert lines[1].startswith(f"{runs / 'cut'}: left out, damaged: ")
     manifest = json.loads((Path(json.loads(result.stdout)["path"]) / "manifest.json").read_text())
     weights = hashlib.sha256((runs / best / "model.safetensors").read_bytes()).hexdigest()
-    assert manifest["checkpoint"]["sha256"] == weights
+    assert manifest["checkpoint_sha256"] == weights
 
 
 def test_best_of_no_finished_run_is_one_clear_line(tmp_path: Path) -> None:
