@@ -32,14 +32,12 @@ def print_runs(out: Path, *, as_json: bool) -> None:
     if not rows:
         click.echo(f"{out}: no runs", err=True)
         return
-    console = Console(highlight=False, width=None if sys.stdout.isatty() else 140)
-    console.print(runs_table(rows, title=f"Runs in {out}"))
+    console = Console(highlight=False, width=None if sys.stdout.isatty() else 160)
+    console.print(runs_table(rows, title=f"Runs in {out}", width=console.width))
     for line in problems(rows):
         click.echo(line)
-    click.echo(
-        "wQL, lower is better; compare runs of one series on one trace. 'vs baseline' compares test with the best"
-    )
-    click.echo("baseline of the run's report. Best on validation: fcast-export FOLDER --best")
+    click.echo("wQL, lower is better; runs of one series on one trace compare. 'vs baseline' is test beside the best")
+    click.echo("baseline of the run's report. To ship the best on validation: fcast-export FOLDER --best")
 
 
 def plan_runs(file: RunFile, given: dict[str, Any]) -> list[Planned]:
@@ -116,8 +114,8 @@ def _show(outcome: Outcome, out: Path, *, as_json: bool) -> None:
         rows = [row for name in outcome.reports for row in list_runs(out / name)]
         for row in rows:
             row["name"] = Path(row["folder"]).relative_to(out).as_posix()
-        console = Console(highlight=False, width=None if sys.stdout.isatty() else 140)
-        console.print(runs_table(rows, title=f"Runs in {out}"))
+        console = Console(highlight=False, width=None if sys.stdout.isatty() else 160)
+        console.print(runs_table(rows, title=f"Runs in {out}", width=console.width))
     for name, why in outcome.failed.items():
         click.echo(f"{name} failed: {why}")
     click.echo(f"Reports: {out}/RUN/report.md; all runs: fcast-train --list --out {out}")

@@ -91,7 +91,9 @@ def fit(
     if not progress.epoch and (config.fit.start or model.anchored) and len(split.validation):
         progress.best_wql = validation_wql(model, source, split.validation)  # training may add nothing to what is there
         save_weights(folder / WEIGHTS, model)
-    metrics = MetricsLog(folder / METRICS, history=progress.history, device=source.device)
+    metrics = MetricsLog(
+        folder / METRICS, history=progress.history, step=progress.epoch * batches, device=source.device
+    )
     while progress.epoch < config.fit.epochs and not stopped_early(progress, patience=config.fit.patience):
         started = time.perf_counter()
         torch.manual_seed(config.fit.seed * 1_000_003 + progress.epoch)

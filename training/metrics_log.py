@@ -24,31 +24,29 @@ EVERY_S = 30.0
 
 
 class MetricsLog:
-    """Appends to the file; a run that goes on keeps the lines of its whole epochs and no other."""
+    """Appends to the file; a run that goes on keeps the lines up to where it goes on, and no other."""
 
-    def __init__(self, path: Path, *, history: Sequence[dict[str, Any]], device: torch.device) -> None:
+    def __init__(self, path: Path, *, history: Sequence[dict[str, Any]], step: int, device: torch.device) -> None:
         """Set up.
 
         Args:
             path: of the file.
             history: lines of the epochs done, as an interrupted run saved them.
+            step: steps of the optimizer done.
             device: that training runs on.
         """
         self._path, self._device = path, device
-        self.keep(history)
-        self._start()
+        self.keep(history, step=step)
 
-    def keep(self, history: Sequence[dict[str, Any]]) -> None:
-        """Leave the lines of these whole epochs: a later one, which a killed run began, is trained again."""
-        if not history:
+    def keep(self, history: Sequence[dict[str, Any]], *, step: int) -> None:
+        """Leave the lines of these epochs, and inside them and the next up to a step: later ones are trained again."""
+        inside = [line for line in read_metrics(self._path) if line["kind"] == "step" and line["step"] <= step]
+        lines = sorted([*inside, *history], key=lambda line: (line["epoch"], line["kind"] == "epoch"))
+        if lines:
+            write_atomically(self._path, "".join(json.dumps(line) + "\n" for line in lines).encode())
+        else:
             self._path.unlink(missing_ok=True)
-            return
-        inside: dict[int, list[dict[str, Any]]] = {}
-        for line in read_metrics(self._path):
-            if line["kind"] == "step":
-                inside.setdefault(line["epoch"], []).append(line)
-        lines = [line for done in history for line in (*inside.get(done["epoch"], []), done)]
-        write_atomically(self._path, "".join(json.dumps(line) + "\n" for line in lines).encode())
+        self._start()
 
     def on_step(self, epoch: int, step: int, *, windows: int, loss: torch.Tensor, learning_rate: float) -> None:
         """Take a step of the optimizer in; writes a line when the last one is old.

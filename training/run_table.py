@@ -11,18 +11,32 @@ from rich.table import Table
 
 from training.run_list import DAMAGED, FINISHED, UNFINISHED
 
+_COLUMNS = {
+    "run": 0,
+    "state": 0,
+    "model": 120,
+    "series": 100,
+    "trace": 150,
+    "validation": 0,
+    "test": 0,
+    "vs_baseline": 0,
+    "size": 150,
+    "changed": 120,
+}
+"""Columns, and how wide a screen has them."""
 _STYLES = {UNFINISHED: "yellow", DAMAGED: "red", FINISHED: ""}
 
 
-def runs_table(rows: Sequence[dict[str, Any]], *, title: str) -> Table:
-    """The table; problems stand below it, from `problems`."""
+def runs_table(rows: Sequence[dict[str, Any]], *, title: str, width: int) -> Table:
+    """The table for a screen of so many columns; problems stand below it, from `problems`."""
+    columns = [name for name, least in _COLUMNS.items() if width >= least]
     table = Table(title=escape(title), title_justify="left")
-    for name in ("run", "state", "model", "series", "trace"):
-        table.add_column(name, no_wrap=True, max_width=24 if name == "trace" else None)
-    for name in ("validation", "test", "vs\nbaseline", "size", "changed"):
-        table.add_column(name, justify="right", no_wrap=True)
+    for name in columns:
+        left = name in ("run", "state", "model", "series", "trace")
+        table.add_column(name.replace("_", "\n"), justify="left" if left else "right", no_wrap=True)
     for row in rows:
-        table.add_row(*map(escape, _cells(row)), style=_STYLES[row["state"]])
+        cells = _cells(row)
+        table.add_row(*(escape(cells[name]) for name in columns), style=_STYLES[row["state"]])
     return table
 
 
@@ -31,21 +45,26 @@ def problems(rows: Sequence[dict[str, Any]]) -> list[str]:
     return [f"{row['name']}: {row['problem']}" for row in rows if row["problem"]]
 
 
-def _cells(row: dict[str, Any]) -> list[str]:
+def _cells(row: dict[str, Any]) -> dict[str, str]:
     epochs = row.get("epochs")
-    state = f"{row['state']} {epochs['done']}/{epochs['of']}" if epochs and row["state"] == UNFINISHED else row["state"]
     trace = row.get("trace") or {}
-    return [
-        row["name"],
-        state,
-        row.get("model", "-"),
-        _series(row.get("data")),
-        ", ".join(trace.get("sources") or []) or trace.get("fingerprint", "-")[:8],
-        *(f"{row[part]:.4f}" if part in row else "-" for part in ("validation", "test")),
-        "-" if row.get("versus") is None else f"{row['versus']:+.1%}",
-        _size(row["size_bytes"]),
-        time.strftime("%Y-%m-%d %H:%M", time.localtime(row["changed_s"])),
-    ]
+    return {
+        "run": row["name"],
+        "state": f"{row['state']} {epochs['done']}/{epochs['of']}"
+        if epochs and row["state"] == UNFINISHED
+        else row["state"],
+        "model": row.get("model", "-"),
+        "series": _series(row.get("data")),
+        "trace": _short(", ".join(trace.get("sources") or []) or trace.get("fingerprint", "-")[:8]),
+        **{part: f"{row[part]:.4f}" if part in row else "-" for part in ("validation", "test")},
+        "vs_baseline": "-" if row.get("versus") is None else f"{row['versus']:+.1%}",
+        "size": _size(row["size_bytes"]),
+        "changed": time.strftime("%Y-%m-%d %H:%M", time.localtime(row["changed_s"])),
+    }
+
+
+def _short(text: str) -> str:
+    return text if len(text) <= 24 else text[:21] + "..."
 
 
 def _series(data: dict[str, Any] | None) -> str:

@@ -69,10 +69,22 @@ def test_an_epoch_that_only_the_checkpoint_knows_is_written_again(tmp_path):
     history = [{"kind": "epoch", "epoch": 1, "step": 5}, {"kind": "epoch", "epoch": 2, "step": 10}]
     path = tmp_path / "metrics.jsonl"
     path.write_text(json.dumps(history[0]) + "\n")
-    MetricsLog(path, history=history, device=CPU)
+    MetricsLog(path, history=history, step=10, device=CPU)
     assert read_metrics(path) == history
-    MetricsLog(path, history=history[:1], device=CPU)  # and one that it does not know goes
+    MetricsLog(path, history=history[:1], step=5, device=CPU)  # and one that it does not know goes
     assert read_metrics(path) == history[:1]
+
+
+def test_a_run_that_goes_on_inside_an_epoch_keeps_what_came_before(tmp_path):
+    path = tmp_path / "metrics.jsonl"
+    lines = [{"kind": "step", "epoch": 1, "step": step} for step in (2, 4)]
+    lines += [{"kind": "epoch", "epoch": 1, "step": 5}]
+    lines += [{"kind": "step", "epoch": 2, "step": step} for step in (7, 9)]
+    path.write_text("".join(json.dumps(line) + "\n" for line in lines))
+    log = MetricsLog(path, history=[lines[2]], step=8, device=CPU)
+    assert read_metrics(path) == lines[:4]
+    log.keep([], step=3)  # back to the first epoch
+    assert read_metrics(path) == lines[:1]
 
 
 def test_a_run_from_the_beginning_forgets_the_lines_of_an_earlier_one(tmp_path):
