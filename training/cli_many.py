@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import sys
+from collections.abc import Callable
 from contextlib import ExitStack
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -61,28 +62,47 @@ def plan_runs(file: RunFile, given: dict[str, Any]) -> list[Planned]:
     return plans
 
 
-def train_plans(
-    trace: Trace, plans: list[Planned], out: Path, *, resume: bool, overwrite: bool, tensorboard: bool, as_json: bool
+def train_tables(
+    file: RunFile,
+    given: dict[str, Any],
+    read: Callable[[], Trace],
+    out: Path,
+    *,
+    resume: bool,
+    overwrite: bool,
+    tensorboard: bool,
+    as_json: bool,
 ) -> None:
-    """Train several runs with their progress on stderr, print what came of them; exit 1 when one failed."""
+    """Train the runs of a file with their progress on stderr, print what came of them; exit 1 when one failed.
+
+    Args:
+        file: with the runs.
+        given: settings of the command line.
+        read: gives the trace, once everything has been checked.
+        out: folder of their folders.
+        resume, overwrite, tensorboard, as_json: options of the command line.
+
+    Raises:
+        ConfigError: a run can't begin.
+    """
     from training.device import resolve_device
-    from training.many_runs import train_many
+    from training.many_runs import check_plans, train_many
     from training.progress import TrainingProgress
 
+    plans = plan_runs(file, given)
+    check_plans(plans, out, resume=resume, overwrite=overwrite)
+    trace = read()
     with ExitStack() as bars:
 
         def on_plan(plan: Planned, data: Data) -> OnModel:
             bars.close()  # those of the run before
             fit = plan.runs[0].fit
-            device = resolve_device(fit.device)
             click.echo(
                 f"Run {plan.name}: {len(data.series):,} steps of the {data.series.kind} series with "
-                f"{len(data.split.train):,} training windows, on {device}",
+                f"{len(data.split.train):,} training windows, on {resolve_device(fit.device)}",
                 err=True,
             )
-            progress = bars.enter_context(
-                TrainingProgress(windows=len(data.split.train), epochs=fit.epochs, device=device)
-            )
+            progress = bars.enter_context(TrainingProgress(windows=len(data.split.train), epochs=fit.epochs))
             if not tensorboard:
                 return progress.on_model
             from training.tensorboard_log import with_tensorboard
@@ -93,9 +113,15 @@ def train_plans(
             bars.close()
             click.echo(f"Run {name} failed: {why}", err=True)
 
-        outcome = train_many(
-            trace, plans, out, resume=resume, overwrite=overwrite, on_plan=on_plan, on_failure=on_failure
-        )
+        try:
+            outcome = train_many(
+                trace, plans, out, resume=resume, overwrite=overwrite, on_plan=on_plan, on_failure=on_failure
+            )
+        except KeyboardInterrupt:
+            bars.close()
+            instead = " instead of --overwrite" if overwrite else ""
+            click.echo(f"Stopped. Run the same command with --resume{instead} to go on.", err=True)
+            raise
     _show(outcome, out, as_json=as_json)
     if outcome.failed:
         sys.exit(1)

@@ -4,8 +4,7 @@ from __future__ import annotations
 
 import json
 import sys
-from collections.abc import Iterator
-from contextlib import contextmanager
+from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -31,9 +30,9 @@ Examples:
   fcast-train --trace t.csv --model transformer --set d_model=128 --set learning_rate=0.001
   fcast-train --trace t.csv --model gru,recent_quantiles
   fcast-train --trace t.csv --config run.toml --resume
-  fcast-train --trace t.csv --config runs/gru --out again
   fcast-train --trace newer.csv --from runs/gru --out runs/newer
   fcast-train --trace t.csv --series load --context 60 --model gru --tune 20
+  fcast-train --trace t.csv --config runs/gru --out again
   fcast-train --list --out runs
 
 \b
@@ -146,11 +145,9 @@ def main(
     from rich.console import Console
 
     from training.checkpoint import load_checkpoint
-    from training.cli_many import plan_runs, train_plans
     from training.compare import check_runs, train_models
     from training.config import build_runs
     from training.device import resolve_device
-    from training.many_runs import check_plans
     from training.plots import save_curves
     from training.progress import TrainingProgress
     from training.report import legend, next_command, save_report, table
@@ -164,11 +161,11 @@ def main(
     file, given = _read_config(config), _given(sets, options)
     if file.tables:
         _check_alone({"--model": models, "--ensemble": ensemble, "--from": start_path, "--tune": trials})
-        plans = plan_runs(file, given)
-        check_plans(plans, out, resume=resume, overwrite=overwrite)
-        trace = read_input(traces, format_, columns, clean)
-        with _stoppable(overwrite):
-            train_plans(trace, plans, out, resume=resume, overwrite=overwrite, tensorboard=tensorboard, as_json=as_json)
+        from training.cli_many import train_tables
+
+        read = partial(read_input, traces, format_, columns, clean)
+        how = {"resume": resume, "overwrite": overwrite, "tensorboard": tensorboard, "as_json": as_json}
+        train_tables(file, given, read, out, **how)
         return
     names = _names(models or file.models)
     settings = file.settings | given
@@ -190,12 +187,12 @@ def main(
         err=True,
     )
     searched: list[Tuned] = []
-    with _stoppable(overwrite):
+    try:
         if trials is not None:
             searched = _tune(trace, runs, settings, out, trials=trials, overwrite=overwrite)
             runs = [one.run for one in searched]
             data = prepare(trace, runs[0].data)
-        with TrainingProgress(windows=len(data.split.train), epochs=runs[0].fit.epochs, device=device) as progress:
+        with TrainingProgress(windows=len(data.split.train), epochs=runs[0].fit.epochs) as progress:
             report = train_models(
                 data,
                 runs,
@@ -206,6 +203,12 @@ def main(
                 start=start,
                 on_model=with_tensorboard(progress.on_model, out) if tensorboard else progress.on_model,
             )
+    except KeyboardInterrupt:
+        instead = " instead of --overwrite" if overwrite else ""
+        click.echo(
+            f"Stopped. Run the same command with --resume{instead} to go on from the last whole epoch.", err=True
+        )
+        raise
     if searched:
         from training.search_report import search_facts
 
@@ -277,19 +280,6 @@ def _say_differences(file: RunFile, trace: Trace) -> None:
         file.made, fingerprint=trace.fingerprint(), libraries=library_versions(), threads=torch.get_num_threads()
     ):
         click.echo(f"May come out otherwise than the run did: {text}", err=True)
-
-
-@contextmanager
-def _stoppable(overwrite: bool) -> Iterator[None]:
-    """Say on Ctrl-C how to go on."""
-    try:
-        yield
-    except KeyboardInterrupt:
-        instead = " instead of --overwrite" if overwrite else ""
-        click.echo(
-            f"Stopped. Run the same command with --resume{instead} to go on from the last whole epoch.", err=True
-        )
-        raise
 
 
 def _tune(

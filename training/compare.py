@@ -106,13 +106,13 @@ def train_models(
     on_model: OnModel,
     ensemble: bool = False,
     start: Checkpoint | None = None,
-    found: Sequence[BaselineForecast] = (),
+    known: Sequence[BaselineForecast] = (),
 ) -> dict[str, Any]:
     """Train several models, which `check_runs` let through, into `out/<model>` and compare them with the baselines.
 
     A run that names a baseline is tuned, saved like a model and stands in the report among the baselines, with its
     folder. Finished runs on the same data that `out` holds already stand in the report too. With `ensemble`, the mean
-    of the models trained now is one more run, `out/ensemble`. `start` is what the one run begins with. `found` is what
+    of the models trained now is one more run, `out/ensemble`. `start` is what the one run begins with. `known` is what
     `tune_baselines` gave on these data; without it that is done here.
 
     Returns:
@@ -127,7 +127,7 @@ def train_models(
     if start is not None:
         check_start(data, runs[0], start)
     names = [run.model.model for run in runs] + ([ENSEMBLE] if ensemble else [])
-    tuned = {baseline.name: baseline for baseline in found or tune_baselines(data)}
+    tuned = {baseline.name: baseline for baseline in known or tune_baselines(data)}
     baselines = {row["name"]: row for row in score_baselines(data, list(tuned.values()))}
     reasons = left_out(data.wide, validation=data.wide_split.validation, test=data.wide_split.test)
     for run in runs:
@@ -155,8 +155,8 @@ def train_models(
                 path.unlink()
         if run.model.is_baseline:
             row = baselines[run.model.model]
-            parts = {part: row[part] for part in ("validation", "test")}
-            meta = save_baseline(data, run, folder, tuned[row["name"]], scores=parts, resume=resume).meta
+            found = {part: row[part] for part in ("validation", "test")}
+            meta = save_baseline(data, run, folder, tuned[row["name"]], scores=found, resume=resume).meta
             row["folder"] = os.fspath(folder)
             continue
         on_batch, on_epoch = on_model(run.model.model)

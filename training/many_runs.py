@@ -78,7 +78,7 @@ def train_many(
             if data is None or data.config != plan.runs[0].data:
                 data = None  # two at once may not fit
                 prepared = prepare(trace, plan.runs[0].data)
-                found, data = tune_baselines(prepared), prepared
+                known, data = tune_baselines(prepared), prepared
             report = train_models(
                 data,
                 plan.runs,
@@ -87,7 +87,7 @@ def train_many(
                 overwrite=overwrite,
                 ensemble=plan.ensemble,
                 on_model=on_plan(plan, data),
-                found=found,
+                known=known,
             )
             save_report(report, out / plan.name)
             save_curves(report, out / plan.name)

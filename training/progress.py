@@ -45,15 +45,14 @@ def live_bars(*texts: str) -> Progress:
 class TrainingProgress:
     """A bar per model on a terminal; lines elsewhere."""
 
-    def __init__(self, *, windows: int, epochs: int, device: torch.device) -> None:
+    def __init__(self, *, windows: int, epochs: int) -> None:
         """Set up.
 
         Args:
             windows: training windows per epoch.
             epochs: most epochs.
-            device: that training runs on.
         """
-        self._windows, self._epochs, self._device = windows, epochs, device
+        self._windows, self._epochs = windows, epochs
         self._bars = live_bars(
             "{task.fields[epoch]}/" + str(epochs),  # 80 columns in all
             "loss {task.fields[loss]} wQL {task.fields[validation]}",
@@ -71,15 +70,15 @@ class TrainingProgress:
 
     def on_model(self, name: str) -> tuple[OnBatch, OnEpoch]:
         """Begin a model; gives the callbacks of `training.fit.fit`."""
-        model = _Model(self._bars, name, windows=self._windows, epochs=self._epochs, device=self._device)
+        model = _Model(self._bars, name, windows=self._windows, epochs=self._epochs)
         return model.on_batch, model.on_epoch
 
 
 class _Model:
     """One model's bar, or lines."""
 
-    def __init__(self, bars: Progress, name: str, *, windows: int, epochs: int, device: torch.device) -> None:
-        self._bars, self._name, self._device = bars, name, device
+    def __init__(self, bars: Progress, name: str, *, windows: int, epochs: int) -> None:
+        self._bars, self._name, self._device = bars, name, torch.device("cpu")
         self._windows, self._epochs = windows, epochs
         self._task: TaskID = bars.add_task(
             name, total=windows * epochs, epoch=0, loss="-", validation="-", speed="-", usage=""
@@ -91,6 +90,7 @@ class _Model:
     def on_batch(self, windows: int, loss: torch.Tensor) -> None:
         """Show a step, if it is time."""
         self._done += windows
+        self._device = loss.device
         now_s = time.perf_counter()
         if self._bars.disable:
             if now_s - self._line_s >= _LINE_S:

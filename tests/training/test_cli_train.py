@@ -104,6 +104,8 @@ def test_a_killed_run_resumes_to_the_weights_of_an_uninterrupted_one(trace_file,
     assert "epoch 1/6" not in again.stderr
     weights = [(tmp_path / out / "gru" / "model.safetensors").read_bytes() for out in ("whole", "killed")]
     assert weights[0] == weights[1]
+    lines = [json.loads(line) for line in (tmp_path / "killed" / "gru" / "metrics.jsonl").read_text().splitlines()]
+    assert [line["epoch"] for line in lines] == [1, 2, 3, 4, 5, 6]
 
 
 def test_ctrl_c_says_how_to_go_on(trace_file, tmp_path, monkeypatch):

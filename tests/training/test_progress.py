@@ -11,7 +11,6 @@ import torch
 from training import progress
 from training.progress import TrainingProgress, duration
 
-CPU = torch.device("cpu")
 LINE = {"epoch": 1, "train_loss": 0.25, "windows_per_s": 12_345.6, "seconds": 100.0, "validation_wql": 0.4321}
 
 
@@ -27,7 +26,7 @@ def shown(monkeypatch, stream, **environment) -> str:
     for name, value in {"TERM": "xterm-256color", "COLUMNS": "80", **environment}.items():
         monkeypatch.setenv(name, value)
     monkeypatch.setattr(sys, "stderr", stream)
-    with TrainingProgress(windows=1000, epochs=2, device=CPU) as shows:
+    with TrainingProgress(windows=1000, epochs=2) as shows:
         on_batch, on_epoch = shows.on_model("gru")
         for epoch in (1, 2):
             for _ in range(10):
