@@ -140,11 +140,12 @@ def fit(
                 "lower --set learning_rate, or look at the trace with fcast-trace describe"
             )
         progress.epoch += 1
-        progress.history.append(metrics.on_epoch(line))
+        progress.history.append(metrics.stamped(line))
         if score < progress.best_wql:
             progress.best_wql, progress.best_epoch = score, progress.epoch
             save_weights(folder / WEIGHTS, model)
         save_progress(folder / LAST, progress, model=model, optimizer=optimizer, config=config, fingerprint=fingerprint)
+        metrics.on_epoch(progress.history[-1])
         on_epoch(progress.history[-1])
     return progress
 

@@ -8,6 +8,7 @@ and `seconds` (of training); inside long epochs one of kind "step" every half mi
 from __future__ import annotations
 
 import json
+import logging
 import time
 from collections.abc import Sequence
 from pathlib import Path
@@ -17,6 +18,8 @@ import torch
 
 from training.checkpoint import write_atomically
 from training.usage import memory_bytes
+
+_log = logging.getLogger(__name__)
 
 METRICS = "metrics.jsonl"
 EVERY_S = 30.0
@@ -70,15 +73,20 @@ class MetricsLog:
             "learning_rate": learning_rate,
             "windows_per_s": self._windows / seconds,
         }
-        self._append({"kind": "step", **self._now(), **line})
+        try:
+            self._append({"kind": "step", **self._now(), **line})
+        except OSError as error:  # no reason to end a run; where the disk is full, its checkpoint will say so
+            _log.warning("%s: expected to write a line, got '%s'; training goes on", self._path, error.strerror)
         self._start()
 
-    def on_epoch(self, line: dict[str, Any]) -> dict[str, Any]:
-        """Write the line of an epoch; gives it with what every line has."""
-        whole = {"kind": "epoch", **self._now(), **line}
-        self._append(whole)
+    def stamped(self, line: dict[str, Any]) -> dict[str, Any]:
+        """The line of an epoch with what every line has; for the history that is saved, and then for `on_epoch`."""
+        return {"kind": "epoch", **self._now(), **line}
+
+    def on_epoch(self, line: dict[str, Any]) -> None:
+        """Write the line of an epoch."""
+        self._append(line)
         self._start()
-        return whole
 
     def _now(self) -> dict[str, Any]:
         return {"time_s": round(time.time(), 3), "memory_bytes": memory_bytes(self._device)}

@@ -93,6 +93,13 @@ def test_a_run_from_the_beginning_forgets_the_lines_of_an_earlier_one(tmp_path):
     assert [line["epoch"] for line in lines_of(tmp_path)] == [1]
 
 
+def test_a_line_inside_an_epoch_that_can_not_be_written_ends_no_run(tmp_path, monkeypatch, caplog):
+    monkeypatch.setattr(metrics_log, "EVERY_S", 0.0)
+    log = MetricsLog(tmp_path / "none" / "metrics.jsonl", history=[], step=0, device=CPU)
+    log.on_step(1, 1, windows=64, loss=torch.tensor(0.5), learning_rate=0.1)
+    assert "expected to write a line, got 'No such file or directory'; training goes on" in caplog.text
+
+
 def test_lines_of_earlier_versions_and_cut_ones_are_read(tmp_path):
     path = tmp_path / "metrics.jsonl"
     assert read_metrics(path) == []
