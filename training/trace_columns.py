@@ -40,4 +40,6 @@ class Grown:
         return self._array[: self._used]
 
     def _reserve(self, rows: int) -> np.ndarray:
-        return np.frombuffer(mmap.mmap(-1, max(1, rows * self._dtype.itemsize)), dtype=self._dtype, count=rows)
+        own = mmap.MAP_PRIVATE | mmap.MAP_ANONYMOUS  # the default is shared, which is paid as files in memory are
+        memory = mmap.mmap(-1, max(1, rows * self._dtype.itemsize), flags=own)
+        return np.frombuffer(memory, dtype=self._dtype, count=rows)

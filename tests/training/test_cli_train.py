@@ -48,6 +48,8 @@ def test_several_models_train_and_stand_beside_the_baselines(trace_file, tmp_pat
     for name in ("gru", "dlinear"):
         for file in ("model.safetensors", "checkpoint.json", "metrics.jsonl", "loss.png"):
             assert (tmp_path / name / file).stat().st_size > 0
+    assert (tmp_path / "curves.png").read_bytes().startswith(b"\x89PNG")
+    assert "(curves.png)" in (tmp_path / "report.md").read_text()
     report = json.loads((tmp_path / "report.json").read_text())
     rows = {row["name"]: row for row in report["models"] + report["baselines"]}
     for name, row in rows.items():
