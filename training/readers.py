@@ -32,8 +32,8 @@ def read_trace(
 ) -> Trace:
     """Read, validate and join trace files.
 
-    The files are read one after the other, in blocks; beside the final arrays there is never more than one column of
-    one file.
+    The files are read one after the other, in blocks, and joined column by column: unless rows must be sorted, there is
+    never more beside the final arrays than one column of one file.
 
     Args:
         paths: files or glob patterns, text (plain or gzip) or Parquet; joined in the order of their first times.

@@ -63,6 +63,8 @@ def inspect_parquet(path: Path, *, format: str | None, columns: Mapping[str, str
 def read_parquet(source: Source, on_bytes: Callable[[int], None] | None = None) -> Table | None:
     """Read a file's columns, or None when any row needs a closer look; like `training.trace_fast.read_fast`."""
     layout = source.layout
+    if len(set(layout.names)) < len(layout.names):
+        return None
     counts = layout.requests is not None
     columns: list[Grown] = []
     for batch, rows in _batches(source, on_bytes):
@@ -102,7 +104,8 @@ def _batches(source: Source, on_bytes: Callable[[int], None] | None) -> Iterator
     size, done, told = source.path.stat().st_size, 0, 0
     with _opened(source.path) as file:
         rows = file.metadata.num_rows
-        for batch in file.iter_batches(_BATCH_ROWS, columns=list(source.layout.names), use_threads=False):
+        names = list(dict.fromkeys(source.layout.names))
+        for batch in file.iter_batches(_BATCH_ROWS, columns=names, use_threads=False):
             if len(batch):
                 yield batch, rows
             done += len(batch)

@@ -82,6 +82,21 @@ def test_columns_can_be_named(tmp_path):
     assert read_trace([path], columns=columns).time_s.tolist() == [1700000000.5, 1700000001.0]
 
 
+@pytest.mark.parametrize("form", ["csv", "parquet"])
+def test_one_column_may_stand_for_two(tmp_path, form):
+    path = tmp_path / f"a.{form}"
+    rows = {"ts": [1.0, 2.0, 3.0], "n": [7, 0, 8]}
+    if form == "parquet":
+        parquet(path, rows)
+    else:
+        write(path, "ts,n\n1,7\n2,0\n3,8\n")
+    columns = {"time": "ts", "request_tokens": "n", "response_tokens": "n"}
+    trace = read_trace([path], columns=columns, clean=True)
+    assert trace.request_tokens.tolist() == trace.response_tokens.tolist() == [7, 0, 8]
+    trace = read_trace([write(tmp_path / "b.csv", "ts,n\n1,7\n2,-1\n3,8\n")], columns=columns, clean=True)
+    assert trace.request_tokens.tolist() == trace.response_tokens.tolist() == [7, 8]
+
+
 @pytest.mark.parametrize(
     ("column", "value", "match"),
     [
