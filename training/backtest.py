@@ -6,6 +6,7 @@ import numpy as np
 import torch
 
 from training.baseline_model import BaselineModel
+from training.device import free_cached_memory, is_out_of_memory
 from training.quantile_model import QuantileModel
 from training.windows import WindowSource
 
@@ -36,12 +37,27 @@ def rolling_forecasts(
     """
     model.eval()
     forecasts, targets = [], []
-    for picks in torch.from_numpy(origins).to(source.device).split(batch):
+    for picks in torch.from_numpy(origins).to(source.home).split(batch):
+        forecast, target = _forecast(model, source, picks)
+        forecasts.append(forecast)
+        targets.append(target)
+    return np.concatenate(forecasts), np.concatenate(targets)
+
+
+def _forecast(
+    model: QuantileModel | BaselineModel, source: WindowSource, picks: torch.Tensor
+) -> tuple[np.ndarray, np.ndarray]:
+    """Forecasts and targets of some origins; in halves where memory runs out."""
+    try:
         context, time_s, target = source.gather(picks)
         forecast = model(context, time_s)
-        forecasts.append((forecast[0] if isinstance(forecast, tuple) else forecast).cpu().numpy())
-        targets.append(target.cpu().numpy())
-    return np.concatenate(forecasts), np.concatenate(targets)
+        return (forecast[0] if isinstance(forecast, tuple) else forecast).cpu().numpy(), target.cpu().numpy()
+    except (RuntimeError, MemoryError) as error:
+        if not is_out_of_memory(error) or len(picks) == 1:
+            raise
+    free_cached_memory(source.device)
+    halves = [_forecast(model, source, half) for half in picks.tensor_split(2)]
+    return np.concatenate([forecast for forecast, _ in halves]), np.concatenate([target for _, target in halves])
 
 
 @torch.inference_mode()
@@ -55,7 +71,7 @@ def rolling_demand(
     """
     model.eval()
     demands, targets = [], []
-    for picks in torch.from_numpy(origins).to(source.device).split(batch):
+    for picks in torch.from_numpy(origins).to(source.home).split(batch):
         context, time_s, target = source.gather(picks)
         demands.append(model(context, time_s)[1].cpu().numpy())
         targets.append(torch.cat((target.cumsum(1), target.cummax(1).values), dim=2).cpu().numpy())

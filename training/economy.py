@@ -1,38 +1,98 @@
-"""Training in less memory and time: 16-bit products and recomputed activations, around the architecture alone.
+"""Training in less memory and time: 16-bit products, recomputed activations and compiled code, in the architecture alone.
 
-Scaling, head and loss stay in 32 bits: a raw context or a time of day in 16 bits would be another number.
+Scaling, head and loss stay in 32 bits: a raw context or a time of day in 16 bits would be another number. Fabric's own
+precision would take the whole forecaster, and make the float64 times float32.
 """
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator
-from contextlib import ExitStack, contextmanager
+import logging
+from collections.abc import Callable
 from functools import partial
+from types import TracebackType
 from typing import Any
 
 import torch
 from torch import nn
 from torch.utils.checkpoint import checkpoint
 
+_log = logging.getLogger(__name__)
+Forward = Callable[..., Any]
 
-@contextmanager
-def economical(network: nn.Module, *, dtype: torch.dtype | None, recompute: bool) -> Iterator[None]:
-    """Run a network's forward passes inside this context economically.
 
-    Args:
-        network: the architecture.
-        dtype: 16-bit type of its matrix products (autocast); None for 32 bits.
-        recompute: forget activations and compute them again in the backward pass (Chen et al. 2016, "Training Deep
-            Nets with Sublinear Memory Cost", arXiv:1604.06174), layer by layer where the network lists its layers in an
-            `nn.ModuleList`, otherwise the network as a whole. Dropout draws the same numbers again.
-    """
-    with ExitStack() as stack:
-        if recompute and torch.is_grad_enabled():
-            for segment in _segments(network):
-                stack.enter_context(_forward(segment, partial(checkpoint, segment.forward, use_reentrant=False)))
+class Economy:
+    """A context manager, to be entered as often as needed: a network's forward passes inside it are economical."""
+
+    def __init__(
+        self, network: nn.Module, *, dtype: torch.dtype | None, recompute: bool, compiled: bool = False
+    ) -> None:
+        """Prepare; the network is as before outside of the context.
+
+        Args:
+            network: the architecture.
+            dtype: 16-bit type of its matrix products (autocast); None for 32 bits.
+            recompute: forget activations and compute them again in the backward pass (Chen et al. 2016, "Training Deep
+                Nets with Sublinear Memory Cost", arXiv:1604.06174), layer by layer where the network lists its layers
+                in an `nn.ModuleList`, otherwise the network as a whole. Dropout draws the same numbers again.
+            compiled: let `torch.compile` make the code of each segment; without a compiler the log says so, once.
+        """
+        self._forwards: dict[nn.Module, Forward] = {}
+        for part in _segments(network) if recompute else [network]:
+            forward: Forward = _Compiled(part.forward) if compiled else part.forward
+            self._forwards[part] = partial(_again, forward) if recompute else forward
         if dtype is not None:
-            stack.enter_context(_forward(network, partial(_in_half, network.forward, dtype)))
-        yield
+            self._forwards[network] = partial(_in_half, self._forwards.get(network, network.forward), dtype)
+        self._before: list[tuple[nn.Module, Forward | None]] = []
+
+    def __enter__(self) -> None:
+        for module, forward in self._forwards.items():
+            self._before.append((module, module.__dict__.get("forward")))
+            module.forward = forward
+
+    def __exit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
+    ) -> None:
+        while self._before:
+            module, before = self._before.pop()
+            del module.forward
+            if before is not None:
+                module.forward = before
+
+
+class _Compiled:
+    """`torch.compile` of a forward pass, or the pass as it is where that fails."""
+
+    def __init__(self, forward: Forward) -> None:
+        self._eager = forward
+        self._fast: Forward = torch.compile(forward)
+
+    def __call__(self, *args: Any, **options: Any) -> Any:
+        try:
+            return self._fast(*args, **options)
+        except Exception as error:
+            reason = _no_compiler(error)
+            if reason is None:
+                raise
+            _log.warning(
+                "compile: expected torch.compile to work here, got: %s; training goes on without it, with the same "
+                "result",
+                reason,
+            )
+            self._fast = self._eager
+            return self._eager(*args, **options)
+
+
+def _no_compiler(error: Exception) -> str | None:
+    """Why `torch.compile` failed, in one line; None when the error is another."""
+    from torch._dynamo.exc import TorchDynamoException
+
+    if not isinstance(error, TorchDynamoException):
+        return None
+    cause: BaseException = error
+    while (inner := cause.__cause__ or getattr(cause, "inner_exception", None)) is not None:
+        cause = inner
+    lines = [line.strip() for line in str(cause).splitlines() if line.strip()]
+    return lines[0] if lines else type(cause).__name__
 
 
 def _segments(network: nn.Module) -> list[nn.Module]:
@@ -41,19 +101,12 @@ def _segments(network: nn.Module) -> list[nn.Module]:
     return [layer for layer in layers if id(layer) not in inner] or [network]
 
 
-def _in_half(forward: Callable[..., torch.Tensor], dtype: torch.dtype, x: torch.Tensor) -> torch.Tensor:
+def _again(forward: Forward, *args: Any, **options: Any) -> Any:
+    if not torch.is_grad_enabled():
+        return forward(*args, **options)
+    return checkpoint(forward, *args, use_reentrant=False, **options)
+
+
+def _in_half(forward: Forward, dtype: torch.dtype, x: torch.Tensor) -> torch.Tensor:
     with torch.autocast(x.device.type, dtype):
         return forward(x).float()
-
-
-@contextmanager
-def _forward(module: nn.Module, forward: Callable[..., Any]) -> Iterator[None]:
-    """Stand in for a module's forward; weights and their names stay as they are."""
-    before = module.__dict__.get("forward")
-    module.forward = forward
-    try:
-        yield
-    finally:
-        del module.forward
-        if before is not None:
-            module.forward = before

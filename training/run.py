@@ -337,5 +337,5 @@ def data_facts(data: Data) -> dict[str, Any]:
 
 def _kept_windows(data: Data, source: WindowSource) -> dict[str, np.ndarray]:
     origins = thin(np.concatenate((data.split.validation, data.split.test)), KEPT_WINDOWS)
-    context, time_s, target = source.gather(torch.from_numpy(origins).to(source.device))
+    context, time_s, target = source.gather(torch.from_numpy(origins))
     return {"context": context.cpu().numpy(), "time_s": time_s.cpu().numpy(), "target": target.cpu().numpy()}

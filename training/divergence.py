@@ -1,0 +1,77 @@
+"""A loss that is no longer finite: found, and explained by what most likely brought it about."""
+
+from __future__ import annotations
+
+import math
+from dataclasses import dataclass
+
+import torch
+
+from training.config import FitConfig
+from training.windows import WindowSource
+
+SLOWER = 0.1
+"""Factor of the learning rate after a loss that was not finite."""
+
+
+@dataclass(frozen=True, slots=True)
+class NotFinite(Exception):  # noqa: N818 - it is news, not an error: training goes back first
+    """The loss or its gradient is not finite.
+
+    Attributes:
+        value: of the loss.
+        epoch: from 1.
+        step: of the epoch, from 1.
+        rate: learning rate.
+        picks: origins of the step's windows; none where it was validation that found it.
+    """
+
+    value: float
+    epoch: int
+    step: int
+    rate: float
+    picks: torch.Tensor
+
+    def __str__(self) -> str:
+        what = f"{self.value}" if not math.isfinite(self.value) else f"{self.value:.3g} with a gradient that is not"
+        return f"a finite loss, got {what} in epoch {self.epoch}, step {self.step} (learning rate {self.rate:.2g})"
+
+
+class Watch:
+    """Losses and norms of gradients that nobody has looked at yet, still on the device."""
+
+    def __init__(self) -> None:
+        self._found: list[tuple[int, torch.Tensor, torch.Tensor]] = []
+
+    def add(self, step: int, loss: torch.Tensor, norm: torch.Tensor) -> None:
+        """Add those of a step."""
+        self._found.append((step, loss, norm))
+
+    def look(self) -> tuple[int, float] | None:
+        """The first step since the last look whose loss or gradient is not finite, and its loss; waits for the device."""
+        found, self._found = self._found, []
+        if not found:
+            return None
+        losses, norms = (torch.stack([item[place] for item in found]).tolist() for place in (1, 2))
+        for (step, _, _), loss, norm in zip(found, losses, norms, strict=True):
+            if not (math.isfinite(loss) and math.isfinite(norm)):
+                return step, loss
+        return None
+
+
+def bad_window_s(found: NotFinite, source: WindowSource) -> float | None:
+    """Time of the last context step of the first window that holds a value that is not finite; None for no such window."""
+    if not len(found.picks):
+        return None
+    context, time_s, target = source.gather(found.picks)
+    bad = ~(context.isfinite().all(2).all(1) & target.isfinite().all(2).all(1))
+    return float(time_s[bad.nonzero()[0, 0]]) if bad.any() else None
+
+
+def likely_cause(fit: FitConfig, *, half: torch.dtype | None) -> str:
+    """What most likely brought it about where the windows are finite."""
+    if half is torch.float16:
+        return "a product beyond the range of float16; --set precision=bf16 or fp32"
+    if half is not None:
+        return "16-bit products or a learning rate too high; --set precision=fp32, or lower --set learning_rate"
+    return f"a learning rate too high for this trace; lower --set learning_rate (now {fit.learning_rate:g})"
