@@ -9,6 +9,7 @@ from typing import Any
 import click
 
 from training.errors import TrainingError
+from training.stop import Terminated
 
 
 class _Program(click.Command):
@@ -29,7 +30,10 @@ class Command(_Program):
     """
 
     def invoke(self, ctx: click.Context) -> Any:
-        """Run the command; exit 1 or 2 on a foreseen error, 130 on Ctrl-C, 141 when the reader of stdout has gone."""
+        """Run the command; exit 1 or 2 on a foreseen error, 130 on Ctrl-C, 141 when the reader of stdout has gone.
+
+        SIGTERM is 143, where the command handles it.
+        """
         try:
             result = super().invoke(ctx)
             sys.stdout.flush()
@@ -44,6 +48,9 @@ class Command(_Program):
         except TrainingError as error:
             click.echo(f"Error: {error}", err=True)
             sys.exit(error.exit_code)
+        except Terminated:
+            click.echo("Terminated.", err=True)
+            sys.exit(143)
         except KeyboardInterrupt:
             click.echo("Interrupted.", err=True)
             sys.exit(130)

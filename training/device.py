@@ -17,6 +17,8 @@ _log = logging.getLogger(__name__)
 _SERIES_SHARE = 0.5
 """Of the free memory of a GPU that a series may take; the rest is for weights, activations and other processes."""
 _CGROUP = Path("/sys/fs/cgroup")
+_LIMITS = (("memory.max", "memory.current"), ("memory/memory.limit_in_bytes", "memory/memory.usage_in_bytes"))
+"""Limit and use of a container's memory, versions 2 and 1."""
 _OUT_OF_MEMORY = ("out of memory", "can't allocate memory", "not enough memory")
 
 

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import math
-from dataclasses import dataclass
 
 import torch
 
@@ -14,27 +13,18 @@ SLOWER = 0.1
 """Factor of the learning rate after a loss that was not finite."""
 
 
-@dataclass(frozen=True, slots=True)
 class NotFinite(Exception):  # noqa: N818 - it is news, not an error: training goes back first
     """The loss or its gradient is not finite.
 
     Attributes:
-        value: of the loss.
-        epoch: from 1.
-        step: of the epoch, from 1.
-        rate: learning rate.
         picks: origins of the step's windows; none where it was validation that found it.
     """
 
-    value: float
-    epoch: int
-    step: int
-    rate: float
-    picks: torch.Tensor
-
-    def __str__(self) -> str:
-        what = f"{self.value}" if not math.isfinite(self.value) else f"{self.value:.3g} with a gradient that is not"
-        return f"a finite loss, got {what} in epoch {self.epoch}, step {self.step} (learning rate {self.rate:.2g})"
+    def __init__(self, loss: float, picks: torch.Tensor, *, epoch: int, step: int, rate: float) -> None:
+        """Say where: a step of an epoch, both from 1, at a learning rate."""
+        what = "a loss" if not math.isfinite(loss) else "a gradient"
+        super().__init__(f"{what} that is not finite in epoch {epoch}, step {step} (learning rate {rate:.2g})")
+        self.picks = picks
 
 
 class Watch:
@@ -48,7 +38,7 @@ class Watch:
         self._found.append((step, loss, norm))
 
     def look(self) -> tuple[int, float] | None:
-        """The first step since the last look whose loss or gradient is not finite, and its loss; waits for the device."""
+        """The first step not looked at yet whose loss or gradient is not finite, and its loss; waits for the device."""
         found, self._found = self._found, []
         if not found:
             return None
@@ -60,7 +50,7 @@ class Watch:
 
 
 def bad_window_s(found: NotFinite, source: WindowSource) -> float | None:
-    """Time of the last context step of the first window that holds a value that is not finite; None for no such window."""
+    """Time of the last context step of a window that holds a value that is not finite; None for no such window."""
     if not len(found.picks):
         return None
     context, time_s, target = source.gather(found.picks)

@@ -1,4 +1,4 @@
-"""Training in less memory and time: 16-bit products, recomputed activations and compiled code, in the architecture alone.
+"""Training in less memory and time: 16-bit products, recomputed activations, compiled code; the architecture alone.
 
 Scaling, head and loss stay in 32 bits: a raw context or a time of day in 16 bits would be another number. Fabric's own
 precision would take the whole forecaster, and make the float64 times float32.
@@ -37,7 +37,7 @@ class Economy:
             compiled: let `torch.compile` make the code of each segment; without a compiler the log says so, once.
         """
         self._forwards: dict[nn.Module, Forward] = {}
-        for part in _segments(network) if recompute else [network]:
+        for part in segments(network) if recompute else [network]:
             forward: Forward = _Compiled(part.forward) if compiled else part.forward
             self._forwards[part] = partial(_again, forward) if recompute else forward
         if dtype is not None:
@@ -95,7 +95,8 @@ def _no_compiler(error: Exception) -> str | None:
     return lines[0] if lines else type(cause).__name__
 
 
-def _segments(network: nn.Module) -> list[nn.Module]:
+def segments(network: nn.Module) -> list[nn.Module]:
+    """The parts of a network that are recomputed one by one: its outermost listed layers, or the whole of it."""
     layers = [layer for part in network.modules() if isinstance(part, nn.ModuleList) for layer in part]
     inner = {id(below) for layer in layers for below in layer.modules() if below is not layer}
     return [layer for layer in layers if id(layer) not in inner] or [network]

@@ -124,7 +124,7 @@ class _Loop:
         self._watch = Watch()
         self._total = torch.zeros((), device=source.device)
         self._began = self._saved_at = time.perf_counter()
-        self._kept = "nothing was saved before"
+        self._kept = "Nothing was saved before"
 
     @property
     def done(self) -> bool:
@@ -136,7 +136,7 @@ class _Loop:
         if saved is not None:
             self.progress = saved
             self._write_metrics()  # a kill may have come between the two files
-            self._kept = f"the checkpoint of {saved.place} is kept"
+            self._kept = f"The checkpoint of {saved.place} is kept"
             _log.info("%s: goes on from %s", self._folder.name, saved.place)
         else:
             judged = self._fit.start or self._model.anchored  # training may add nothing to what is there
@@ -186,8 +186,8 @@ class _Loop:
         if len(self._split.validation):
             line["validation_wql"] = self._validate()
             if not math.isfinite(line["validation_wql"]):
-                none = self._origins[:0]
-                raise NotFinite(line["validation_wql"], progress.epoch + 1, self._batches, rate, none)
+                place = {"epoch": progress.epoch + 1, "step": self._batches}
+                raise NotFinite(line["validation_wql"], self._origins[:0], **place, rate=rate)
         return line
 
     def end_epoch(self, line: dict[str, float]) -> None:
@@ -214,21 +214,21 @@ class _Loop:
         name, bad_s = self._folder.name, bad_window_s(found, self._source)
         if bad_s is not None:
             raise TrainingError(
-                f"{name}: expected {found}: a window holds a value that is not finite, the one that ends at time "
-                f"{bad_s:.3f} s; mend the trace (fcast-trace describe, --clean). {self._kept.capitalize()}"
+                f"{name}: expected finite losses, got {found}: the window that ends at {bad_s:.3f} s holds a value "
+                f"that is not finite; mend the trace, see fcast-trace describe. {self._kept}"
             )
         cause = likely_cause(self._fit, half=self._stepper.half)
         if self.progress.slower < 1:
             raise TrainingError(
-                f"{name}: expected {found}, a second time; likely {cause}, and start over with --overwrite, or look at "
-                f"the trace with fcast-trace describe. {self._kept.capitalize()}"
+                f"{name}: expected finite losses, got {found}, a second time; likely {cause}, and start over with "
+                f"--overwrite. {self._kept}"
             )
         saved = self._last.load()
         assert saved is not None
         self.progress = saved
         self.progress.slower = SLOWER
         _log.warning(
-            "%s: expected %s; likely %s. Back to %s once, with a tenth of the learning rate",
+            "%s: expected finite losses, got %s; likely %s. Back to %s, once, with a tenth of the learning rate",
             name,
             found,
             cause,
@@ -245,7 +245,8 @@ class _Loop:
         bad = self._watch.look()
         if bad is not None:  # the loss is that of all processes, and so is the gradient
             step, loss = bad
-            raise NotFinite(loss, self.progress.epoch + 1, step, self._rate(step - 1), order[step - 1])
+            place = {"epoch": self.progress.epoch + 1, "step": step}
+            raise NotFinite(loss, order[step - 1], **place, rate=self._rate(step - 1))
         number = agree(self.world, self._stepper.fabric, stop.asked())
         if number:
             stop.stop(number)
@@ -258,12 +259,9 @@ class _Loop:
         where = f"{self._folder.name}: expected a training step, got {reason} in epoch {self.progress.epoch + 1}, "
         where += f"step {step}"
         if is_out_of_memory(error):
-            remedy = "--set micro_batch=N for fewer windows at a time, --set gradient_checkpointing=true, or a smaller "
-            remedy += "--context"
+            remedy = "give --set micro_batch=N, --set gradient_checkpointing=true or a smaller --context"
         elif self.world.size > 1:
-            remedy = (
-                f"this is process {self.world.rank} of {self.world.size}, another one may have ended: see its words"
-            )
+            remedy = f"this is process {self.world.rank} of {self.world.size}, see what the others say"
         else:
             remedy = "mend the cause"
         return TrainingError(f"{where}; {remedy}, then repeat the command: the state before that step is saved")
@@ -285,10 +283,10 @@ class _Loop:
         try:
             self._last.save(progress)
         except OSError as error:
-            what = f"{error.strerror}; {self._kept}: make room and repeat the command"
+            what = f"{error.strerror}. {self._kept}: make room and repeat the command"
             raise OSError(error.errno, what, error.filename) from error
         self._saved_at = time.perf_counter()
-        self._kept = f"the checkpoint of {progress.place} is kept"
+        self._kept = f"The checkpoint of {progress.place} is kept"
 
     def _save_weights(self) -> None:
         if self.world.is_first:

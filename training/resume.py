@@ -2,7 +2,11 @@
 
 from __future__ import annotations
 
+import fcntl
 import json
+import os
+from collections.abc import Iterator
+from contextlib import contextmanager
 from dataclasses import dataclass, fields
 from pathlib import Path
 from typing import Any
@@ -133,6 +137,31 @@ class LastState:
             self.stepper.scaler.load_state_dict(facts["scaler"])
         known = {item.name for item in fields(Progress)}
         return Progress(**{name: value for name, value in facts.items() if name in known})
+
+
+@contextmanager
+def only_process(folder: Path) -> Iterator[None]:
+    """Keep a run folder to this process; a lock that ends with it, however it ends.
+
+    Raises:
+        CheckpointError: another process trains in it.
+    """
+    held = os.open(folder, os.O_RDONLY)
+    try:
+        fcntl.flock(held, fcntl.LOCK_EX | fcntl.LOCK_NB)
+    except BlockingIOError as error:
+        os.close(held)
+        raise CheckpointError(
+            f"{folder}: expected no other process that trains here, got one; wait for it, or choose another --out"
+        ) from error
+    except OSError:  # a file system without locks
+        pass
+    try:
+        for left in (*folder.glob(".*.part"), *folder.glob("*/.*.part")):  # of a killed process
+            left.unlink()
+        yield
+    finally:
+        os.close(held)
 
 
 def check_same_run(path: Path, *, saved: RunConfig, wanted: RunConfig, saved_trace: str, trace: str) -> None:

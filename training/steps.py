@@ -141,8 +141,8 @@ class Stepper:
             self.optimizer.zero_grad()
             free_cached_memory(self._source.device)
             _log.warning(
-                "out of memory with %d windows at a time (%s); the same batches in parts of %d from here on: the result "
-                "is the same, --set micro_batch=%d begins so",
+                "out of memory with %d windows at a time (%s); the same batches in parts of %d from here on, the "
+                "result is the same; --set micro_batch=%d begins so",
                 part,
                 reason,
                 self.micro_batch,
