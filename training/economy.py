@@ -63,23 +63,23 @@ class _Compiled:
     """`torch.compile` of a forward pass, or the pass as it is where that fails."""
 
     def __init__(self, forward: Forward) -> None:
-        self._eager = forward
-        self._fast: Forward = torch.compile(forward)
+        self._forward = forward
+        self._compiled: Forward | None = None
+        self._works = True
 
     def __call__(self, *args: Any, **options: Any) -> Any:
-        try:
-            return self._fast(*args, **options)
-        except Exception as error:
-            reason = _no_compiler(error)
-            if reason is None:
-                raise
-            _log.warning(
-                "compile: expected torch.compile to work here, got: %s; training goes on without it, with the same "
-                "result",
-                reason,
-            )
-            self._fast = self._eager
-            return self._eager(*args, **options)
+        if self._works:
+            try:
+                if self._compiled is None:
+                    self._compiled = torch.compile(self._forward)
+                return self._compiled(*args, **options)
+            except Exception as error:
+                reason = _no_compiler(error)
+                if reason is None:
+                    raise
+                self._works = False
+                _log.warning("compile: expected torch.compile to work here, got: %s; goes on without it", reason)
+        return self._forward(*args, **options)
 
 
 def _no_compiler(error: Exception) -> str | None:

@@ -85,6 +85,7 @@ class Stepper:
         """
         if self._world.size == 1:
             return
+        self.model.train()
         self._in_parts(self._share(picks, seed=0), connected=False)
         self.optimizer.zero_grad()
         smallest = -agree(self._world, self.fabric, -(self.micro_batch or len(picks)))

@@ -6,6 +6,7 @@ process with the same batches. The first process alone reads and writes files an
 
 from __future__ import annotations
 
+import logging
 import os
 from dataclasses import dataclass
 from typing import TypeVar
@@ -85,6 +86,8 @@ def join(world: World, device: torch.device) -> Fabric:
     """Lightning Fabric for a device, connected with the other processes where there are any."""
     if world.size == 1:
         return Fabric(accelerator=device.type, devices=[device.index or 0] if device.index else 1)
+    logging.getLogger("lightning.fabric").setLevel(logging.WARNING)  # it greets in every process
+    logging.getLogger("lightning_fabric").setLevel(logging.WARNING)
     fabric = Fabric(
         accelerator=device.type,
         devices=world.local_size,
