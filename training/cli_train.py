@@ -142,7 +142,7 @@ def main(
     if trials is not None:
         world.require_one("--tune")
     if not world.is_first:
-        with handled_signals(), redirect_stderr(io.StringIO()):
+        with handled_signals(between_steps=False), redirect_stderr(io.StringIO()):
             data = prepare(read_input(traces, format_, columns, clean), runs[0].data)
             follow_models(data, runs, start=start)
         return

@@ -253,6 +253,8 @@ class _Loop:
 
     def _failure(self, error: Exception, step: int) -> Exception:
         """What to raise for an error in a step."""
+        if stop.asked():  # the others have gone for the same reason
+            stop.stop(stop.asked())
         if isinstance(error, TrainingError):
             return error
         reason = f"{type(error).__name__}: {str(error).strip()}".splitlines()[0]

@@ -7,8 +7,8 @@ it ends the program at once. A second one always does.
 from __future__ import annotations
 
 import signal
-from collections.abc import Iterator
-from contextlib import contextmanager
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager, nullcontext
 from types import FrameType
 
 
@@ -19,28 +19,27 @@ class Terminated(KeyboardInterrupt):
 class _State:
     waiting = False  # a step is being made
     asked: int = 0  # the signal that came meanwhile
+    between_steps: bool = True  # handled there too
 
 
 _state = _State()
+_SIGNALS = (signal.SIGTERM, signal.SIGINT)
 
 
 @contextmanager
-def handled_signals() -> Iterator[None]:
-    """Handle SIGTERM and SIGINT inside this context; for programs, not for libraries."""
+def handled_signals(*, between_steps: bool = True) -> Iterator[None]:
+    """Handle SIGTERM and SIGINT inside this context; for programs, not for libraries.
 
-    def handle(number: int, frame: FrameType | None) -> None:
-        if _state.waiting and not _state.asked:
-            _state.asked = number
-        else:
-            raise _error(number)
-
-    before = {number: signal.signal(number, handle) for number in (signal.SIGTERM, signal.SIGINT)}
+    Args:
+        between_steps: also where no steps are made. A process that waits for others there, in native code, can't: it
+            had better be ended by the system.
+    """
+    _state.between_steps = between_steps
     try:
-        yield
+        with _handlers(_handle) if between_steps else _handlers(signal.SIG_DFL):
+            yield
     finally:
-        for number, handler in before.items():
-            signal.signal(number, handler)
-        _state.asked = 0
+        _state.between_steps, _state.asked = True, 0
 
 
 @contextmanager
@@ -48,7 +47,8 @@ def waiting_for_steps() -> Iterator[None]:
     """Inside this context a signal waits: until `asked` is looked at, or for its end."""
     _state.waiting = True
     try:
-        yield
+        with nullcontext() if _state.between_steps else _handlers(_handle):
+            yield
     finally:
         _state.waiting = False
     if _state.asked:
@@ -67,6 +67,23 @@ def stop(number: int) -> None:
         KeyboardInterrupt: `Terminated` for SIGTERM.
     """
     raise _error(number)
+
+
+def _handle(number: int, frame: FrameType | None) -> None:
+    if _state.waiting and not _state.asked:
+        _state.asked = number
+    else:
+        raise _error(number)
+
+
+@contextmanager
+def _handlers(handler: Callable[[int, FrameType | None], None] | signal.Handlers) -> Iterator[None]:
+    before = {number: signal.signal(number, handler) for number in _SIGNALS}
+    try:
+        yield
+    finally:
+        for number, earlier in before.items():
+            signal.signal(number, earlier)
 
 
 def _error(number: int) -> KeyboardInterrupt:

@@ -46,17 +46,8 @@ def children(pid: int) -> list[int]:
 
 
 def test_two_processes_end_with_the_weights_of_one(place, tmp_path):
-    """281 training windows in batches of 280: the last batch has one, for two processes."""
-    models = [
-        "--model",
-        "gru,recent_quantiles,dlinear",
-        "--epochs",
-        "2",
-        "--set",
-        "batch_size=280",
-        "--split",
-        "60,20,20",
-    ]
+    """285 training windows in batches of 284: the last batch has one window for two processes."""
+    models = ["--model", "gru,last_value,dlinear", "--epochs", "2", "--set", "batch_size=284"]
     one, two = start(place, tmp_path / "one", *models), start(place, tmp_path / "two", *models, processes=2)
     found = [process.communicate(timeout=120) for process in (one, two)]
     assert (one.returncode, two.returncode) == (0, 0), found
@@ -67,7 +58,7 @@ def test_two_processes_end_with_the_weights_of_one(place, tmp_path):
     assert not [line for line in err.splitlines() if "Initializing" in line or "Warning" in line]
     for model in ("gru", "dlinear"):
         a, b = (load_checkpoint(tmp_path / name / model) for name in ("one", "two"))
-        assert a.meta["split"]["train"] % 280 == 1
+        assert a.meta["split"]["train"] % 284 == 1
         for part in ("final_train_loss", "best_validation_wql"):
             assert b.meta["training"][part] == pytest.approx(a.meta["training"][part], rel=1e-5)
         for x, y in zip(a.model.state_dict().values(), b.model.state_dict().values(), strict=True):
@@ -91,13 +82,13 @@ def test_a_killed_process_ends_the_job_with_a_clear_message_and_the_repeated_com
     _, err = job.communicate(timeout=60)
     assert time.monotonic() - began < 30
     assert job.returncode == 1
-    assert "Traceback" not in err.split("torch.distributed")[0]
+    assert "Traceback" not in err.split("elastic")[0]  # then torchrun has its say
     said = [line for line in err.splitlines() if line.startswith("Error: gru: expected a training step")]
     assert said or "Stopped." in err, err
     if said:
         assert "this is process 0 of 2, see what the others say, then repeat the command" in said[0]
     again = start(place, tmp_path / "parts", *command, processes=2)
-    out, err = again.communicate(timeout=120)
+    _, err = again.communicate(timeout=120)
     assert again.returncode == 0, err
     assert "gru: goes on from epoch" in err
     whole = start(place, tmp_path / "whole", *command)
