@@ -42,7 +42,8 @@ class Watch:
         found, self._found = self._found, []
         if not found:
             return None
-        losses, norms = (torch.stack([item[place] for item in found]).tolist() for place in (1, 2))
+        losses = torch.stack([loss for _, loss, _ in found]).tolist()
+        norms = torch.stack([norm for _, _, norm in found]).tolist()
         for (step, _, _), loss, norm in zip(found, losses, norms, strict=True):
             if not (math.isfinite(loss) and math.isfinite(norm)):
                 return step, loss

@@ -3,11 +3,9 @@
 from __future__ import annotations
 
 import logging
-import platform
 import time
 from dataclasses import dataclass, replace
 from functools import partial
-from importlib.metadata import version
 from pathlib import Path
 from typing import Any
 
@@ -30,6 +28,7 @@ from training.checkpoint import (
 from training.config import DataConfig, RunConfig
 from training.device import resolve_device
 from training.errors import ConfigError
+from training.facts import data_facts, library_versions
 from training.fit import OnBatch, OnEpoch, fit, stopped_early
 from training.forecaster import Forecaster
 from training.memory_plan import plan_memory
@@ -37,7 +36,7 @@ from training.metrics import scores
 from training.quantile_model import QuantileModel
 from training.resume import Progress, check_same_run
 from training.scaling import CYCLES_S
-from training.series import UNITS, Series, build_series, widen
+from training.series import Series, build_series, widen
 from training.skill import measure_skill
 from training.trace import Trace
 from training.warm_start import Begun, check_fits, has_seen, start_from
@@ -48,7 +47,6 @@ KEPT_WINDOWS = 512
 REFIT = "refit"
 """Folder of the training on train and validation together."""
 _log = logging.getLogger(__name__)
-_LIBRARIES = ("fcast", "torch", "numpy", "lightning-fabric", "safetensors")
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -351,48 +349,6 @@ def _calendar(choice: str, data: Data) -> tuple[str, ...]:
             f"calendar: expected a trace with wall-clock times, got relative ones; use calendar=none, not {choice}"
         )
     return tuple(choice.split("+"))
-
-
-def library_versions() -> dict[str, str]:
-    """Versions of Python and of what a run depends on."""
-    return {"python": platform.python_version()} | {name: version(name) for name in _LIBRARIES}
-
-
-def data_facts(data: Data) -> dict[str, Any]:
-    """What a checkpoint says about its series, as JSON values; the same for every model of one command."""
-    series, config = data.series, data.config
-    prior = np.quantile(series.values[: data.split.train_end], config.levels, axis=0).T
-    return {
-        "kind": series.kind,
-        "channels": list(series.channels),
-        "units": [UNITS[name] for name in series.channels],
-        "clock": series.clock,
-        "bin_s": series.bin_s,
-        "step_s": data.wide.bin_s,
-        "gap_s": series.gap_s,
-        "context": config.context,
-        "horizon": config.horizon,
-        "levels": list(config.levels),
-        "prior": prior.tolist(),
-        "trace": {
-            "fingerprint": data.trace.fingerprint(),
-            "sources": list(data.trace.sources),
-            "notes": list(data.trace.notes),
-            "rows": len(data.trace),
-            "steps": len(series),
-            "segments": len(np.unique(series.segment)),
-            "first_s": float(data.trace.time_s[0]),
-            "last_s": float(data.trace.time_s[-1]),
-            "clock": data.trace.clock,
-        },
-        "split": {
-            "train": len(data.split.train),
-            "validation": len(data.split.validation),
-            "test": len(data.split.test),
-            "validation_from_s": float(series.time_s[data.split.train_end]),
-            "test_from_s": float(series.time_s[data.split.validation_end]) if len(data.split.test) else None,
-        },
-    }
 
 
 def _kept_windows(data: Data, source: WindowSource) -> dict[str, np.ndarray]:
