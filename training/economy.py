@@ -34,15 +34,33 @@ class Economy:
             recompute: forget activations and compute them again in the backward pass (Chen et al. 2016, "Training Deep
                 Nets with Sublinear Memory Cost", arXiv:1604.06174), layer by layer where the network lists its layers
                 in an `nn.ModuleList`, otherwise the network as a whole. Dropout draws the same numbers again.
-            compiled: let `torch.compile` make the code of each segment; without a compiler the log says so, once.
+            compiled: let `torch.compile` make the code; see `give_up_compiling`.
         """
         self._forwards: dict[nn.Module, Forward] = {}
+        self._compiled: list[_Compiled] = []
         for part in segments(network) if recompute else [network]:
-            forward: Forward = _Compiled(part.forward) if compiled else part.forward
+            forward: Forward = part.forward
+            if compiled:
+                self._compiled.append(forward := _Compiled(forward))
             self._forwards[part] = partial(_again, forward) if recompute else forward
         if dtype is not None:
             self._forwards[network] = partial(_in_half, self._forwards.get(network, network.forward), dtype)
         self._before: list[tuple[nn.Module, Forward | None]] = []
+
+    def give_up_compiling(self, error: BaseException) -> bool:
+        """Go on without `torch.compile`, and say so, where an error of a pass is the compiler's; whether it is."""
+        if not any(one.works for one in self._compiled):
+            return False
+        from torch._dynamo.exc import TorchDynamoException
+
+        if not isinstance(error, TorchDynamoException):
+            return False
+        for one in self._compiled:
+            one.works = False
+        inner = getattr(error, "inner_exception", None) or error.__cause__ or error
+        lines = [line.strip() for line in str(inner).splitlines() if line.strip()] or [type(inner).__name__]
+        _log.warning("compile: expected torch.compile to work here, got: %s; training goes on without it", lines[0])
+        return True
 
     def __enter__(self) -> None:
         for module, forward in self._forwards.items():
@@ -60,39 +78,19 @@ class Economy:
 
 
 class _Compiled:
-    """`torch.compile` of a forward pass, or the pass as it is where that fails."""
+    """`torch.compile` of a forward pass; the pass as it is once `works` is False."""
 
     def __init__(self, forward: Forward) -> None:
         self._forward = forward
         self._compiled: Forward | None = None
-        self._works = True
+        self.works = True
 
     def __call__(self, *args: Any, **options: Any) -> Any:
-        if self._works:
-            try:
-                if self._compiled is None:
-                    self._compiled = torch.compile(self._forward)
-                return self._compiled(*args, **options)
-            except Exception as error:
-                reason = _no_compiler(error)
-                if reason is None:
-                    raise
-                self._works = False
-                _log.warning("compile: expected torch.compile to work here, got: %s; goes on without it", reason)
-        return self._forward(*args, **options)
-
-
-def _no_compiler(error: Exception) -> str | None:
-    """Why `torch.compile` failed, in one line; None when the error is another."""
-    from torch._dynamo.exc import TorchDynamoException
-
-    if not isinstance(error, TorchDynamoException):
-        return None
-    cause: BaseException = error
-    while (inner := cause.__cause__ or getattr(cause, "inner_exception", None)) is not None:
-        cause = inner
-    lines = [line.strip() for line in str(cause).splitlines() if line.strip()]
-    return lines[0] if lines else type(cause).__name__
+        if not self.works:
+            return self._forward(*args, **options)
+        if self._compiled is None:  # for each shape by itself: there are two, a whole batch and the rest of an epoch
+            self._compiled = torch.compile(self._forward, dynamic=False)
+        return self._compiled(*args, **options)
 
 
 def segments(network: nn.Module) -> list[nn.Module]:

@@ -13,7 +13,7 @@ from dataclasses import dataclass
 import torch
 
 from training.config import RunConfig
-from training.device import half_dtype, in_units, peak_bytes, usable_bytes, used_bytes
+from training.device import free_cached_memory, half_dtype, in_units, peak_bytes, usable_bytes, used_bytes
 from training.economy import Economy, segments
 from training.forecaster import Forecaster
 from training.loss import pinball_loss
@@ -81,6 +81,7 @@ def plan_memory(
     forecasts = max(len(split.validation), len(split.test)) * model.horizon * model.values * len(model.levels)
     scored_bytes = _PER_FORECAST * 4 * forecasts if device.type == "cpu" else 0
     batch = -(-min(fit.batch_size, len(split.train)) // world.size)
+    free_cached_memory(device)
     fixed = used_bytes(device) + 3 * weights_bytes
     usable = usable_bytes(device) // (world.local_size if device.type == "cpu" else 1)
 

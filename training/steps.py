@@ -131,10 +131,13 @@ class Stepper:
             try:
                 return self._accumulate(share, connected=connected)
             except (RuntimeError, MemoryError) as error:
+                if connected and self._world.size > 1:
+                    raise
                 windows = len(share.own)
                 part = min(self.micro_batch or windows, windows)
-                final = part == 1 or (connected and self._world.size > 1)
-                if not is_out_of_memory(error) or final:
+                if self._economy.give_up_compiling(error):
+                    continue
+                if not is_out_of_memory(error) or part == 1:
                     raise
                 reason = str(error).splitlines()[0] if str(error) else type(error).__name__
             # Out of the except block, whose error holds the tensors of the failed step.
