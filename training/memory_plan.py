@@ -52,6 +52,8 @@ class MemoryPlan:
     def say(self, name: str) -> None:
         """One line to the log."""
         less = f"; {self.micro_batch} windows of a batch at a time, with the same result" if self.micro_batch else ""
+        if self.needed_bytes > self.usable_bytes:
+            less = "; end other programs, or give a smaller --context, --set batch_size or micro_batch"
         _log.info(
             "%s: training needs about %s of the %s that this process can use on %s%s",
             name,
@@ -89,9 +91,11 @@ def plan_memory(
         during = max(order_bytes + window_bytes * windows, scored_bytes)
         return max(int(fixed + during), peak_bytes(device))
 
-    part = min(fit.micro_batch or batch, batch)
+    whole = part = min(fit.micro_batch or batch, batch)
     while part > 1 and needed(part) > _SHARE * usable:
         part = (part + 1) // 2
+    if needed(part) > _SHARE * usable:  # parts are no help
+        part = whole
     return MemoryPlan(
         device=device,
         needed_bytes=needed(part),
