@@ -43,7 +43,7 @@ def kill_and_repeat(folder: Path, *, model: str, kills: int, seed: int, most_s: 
         JSON values: `same_weights`, `same_losses`, and how many epochs were done at each kill and in all.
     """
     trace = folder / "synthetic.csv"
-    write_trace(synthesize(days=0.2, rate_per_s=0.6, seed=0), trace, format="burstgpt", model=SYNTHETIC)
+    write_trace(synthesize(days=0.06, rate_per_s=0.6, seed=0), trace, format="burstgpt", model=SYNTHETIC)
     words = [sys.executable, "-c", _PROGRAM, "--trace", str(trace), "--model", model, "--device", "cpu", *settings]
     whole, killed = folder / "whole", folder / "killed"
     _run([*words, "--out", str(whole)])
@@ -87,15 +87,15 @@ def _run(words: list[str], *, refused: bool = False) -> None:
 
 
 @click.command()
-@click.option("--model", default="transformer", show_default=True, help="With dropout, by default.")
+@click.option("--model", default="multiscale", show_default=True, help="With dropout, by default.")
 @click.option("--kills", type=int, default=20, show_default=True)
 @click.option("--seed", type=int, default=0, show_default=True, help="Of the moments.")
 @click.option("--json", "as_json", is_flag=True, help="Print JSON.")
 def main(model: str, kills: int, seed: int, as_json: bool) -> None:
     """Weights and losses after the kills, against those of a run left alone."""
-    settings = ["--epochs", "12", "--context", "30", "--set", "checkpoint_s=0.2", "--set", "patience=12"]
+    settings = ["--epochs", "60", "--context", "30", "--set", "checkpoint_s=0.1", "--set", "patience=60"]
     with tempfile.TemporaryDirectory() as folder:
-        found = kill_and_repeat(Path(folder), model=model, kills=kills, seed=seed, most_s=4.0, settings=settings)
+        found = kill_and_repeat(Path(folder), model=model, kills=kills, seed=seed, most_s=5.0, settings=settings)
     if as_json:
         click.echo(json.dumps({"machine": describe_machine(), "kills": kills, **found}, indent=1))
         return

@@ -82,8 +82,8 @@ def test_where_parts_are_no_help_the_line_says_what_is(caplog):
     with caplog.at_level(logging.INFO):
         found.say("gru")
     assert caplog.messages == [
-        "gru: training needs about 1.2 GB of the 812 MB that this process can use on cpu; end other programs, or give a "
-        "smaller --context, --set batch_size or micro_batch"
+        "gru: training needs about 1.2 GB of the 812 MB that this process can use on cpu; end other programs, or give "
+        "a smaller --context, --set batch_size or micro_batch"
     ]
 
 
