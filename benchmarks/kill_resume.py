@@ -62,8 +62,8 @@ def kill_and_repeat(folder: Path, *, model: str, kills: int, seed: int, most_s: 
             if process.returncode:
                 raise click.ClickException(text)
             break
-        lines = (killed / model / "metrics.jsonl").read_text().splitlines() if (killed / model).exists() else []
-        places.append(len(lines))
+        metrics = killed / model / "metrics.jsonl"
+        places.append(len(metrics.read_text().splitlines()) if metrics.exists() else 0)
     _run([*words, "--out", str(killed)], refused=True)
     histories = [
         [json.loads(line) for line in (out / model / "metrics.jsonl").read_text().splitlines()]

@@ -33,11 +33,11 @@ BOUND = 0.01
     show_default=True,
 )
 @click.option("--trace", type=click.Path(path_type=Path), help="A real one instead.")
-@click.option("--epochs", type=int, default=8, show_default=True)
+@click.option("--epochs", type=int, default=6, show_default=True)
 @click.option("--json", "as_json", is_flag=True, help="Print JSON.")
 def main(models: tuple[str, ...], trace: Path | None, epochs: int, as_json: bool) -> None:
     """Final wQL with bf16 by that with fp32; within 1 % is the aim."""
-    read = read_trace([str(trace)], clean=True) if trace else synthesize(days=6, rate_per_s=0.5, seed=0)
+    read = read_trace([str(trace)], clean=True) if trace else synthesize(days=3, rate_per_s=0.5, seed=0)
     found = {}
     for model in models:
         wql = {}

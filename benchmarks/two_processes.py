@@ -53,7 +53,7 @@ def main(models: tuple[str, ...], batch: int, rounds: int, as_json: bool) -> Non
     with tempfile.TemporaryDirectory() as name:
         folder = Path(name)
         write_trace(
-            synthesize(days=0.5, rate_per_s=0.6, seed=0), folder / "synthetic.csv", format="burstgpt", model=SYNTHETIC
+            synthesize(days=0.3, rate_per_s=0.6, seed=0), folder / "synthetic.csv", format="burstgpt", model=SYNTHETIC
         )
         for model in models:
             options = ["--set", f"batch_size={batch}"]

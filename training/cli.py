@@ -2,8 +2,11 @@
 
 from __future__ import annotations
 
+import logging
 import os
 import sys
+from collections.abc import Iterator
+from contextlib import contextmanager
 from typing import Any
 
 import click
@@ -68,6 +71,22 @@ class Group(_Program, click.Group):
     """A group of such commands."""
 
     command_class = Command
+
+
+@contextmanager
+def shown_log() -> Iterator[None]:
+    """Show what training has to say on stderr, line by line."""
+    log, handler = logging.getLogger("training"), logging.Handler(logging.INFO)
+    handler.emit = lambda record: click.echo(record.getMessage(), err=True)  # type: ignore[method-assign]
+    before = log.level, log.propagate
+    log.addHandler(handler)
+    log.setLevel(logging.INFO)
+    log.propagate = False
+    try:
+        yield
+    finally:
+        log.removeHandler(handler)
+        log.level, log.propagate = before
 
 
 def _drop_stdout() -> None:

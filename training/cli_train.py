@@ -4,16 +4,14 @@ from __future__ import annotations
 
 import io
 import json
-import logging
 import sys
-from collections.abc import Iterator
-from contextlib import contextmanager, redirect_stderr
+from contextlib import redirect_stderr
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import click
 
-from training.cli import Command
+from training.cli import Command, shown_log
 from training.cli_input import input_options, read_input
 from training.errors import ConfigError
 
@@ -167,7 +165,7 @@ def main(
             data = prepare(trace, runs[0].data)
         with (
             handled_signals(),
-            _shown_log(),
+            shown_log(),
             TrainingProgress(windows=len(data.split.train), epochs=runs[0].fit.epochs) as progress,
         ):
             report = train_models(
@@ -203,22 +201,6 @@ def main(
     console.print(table(report, width=console.width))
     click.echo(legend(report))
     click.echo(f"Report: {out / 'report.md'}\nNext: {next_command(report, out)}")
-
-
-@contextmanager
-def _shown_log() -> Iterator[None]:
-    """Show what training has to say on stderr, line by line."""
-    log, handler = logging.getLogger("training"), logging.Handler(logging.INFO)
-    handler.emit = lambda record: click.echo(record.getMessage(), err=True)  # type: ignore[method-assign]
-    before = log.level, log.propagate
-    log.addHandler(handler)
-    log.setLevel(logging.INFO)
-    log.propagate = False
-    try:
-        yield
-    finally:
-        log.removeHandler(handler)
-        log.level, log.propagate = before
 
 
 def _names(models: str | None) -> list[str]:

@@ -237,8 +237,13 @@ class _Loop:
 
     def save_at_the_end(self, error: BaseException) -> None:
         """Save what there is when anything ends the training, but nothing half made or not finite."""
-        if not isinstance(error, OSError) and self._stepper.whole and self._watch.look() is None:
-            self._save()
+        if isinstance(error, OSError) or not self._stepper.whole:
+            return
+        try:
+            if self._watch.look() is None:
+                self._save()
+        except RuntimeError as broken:  # a GPU that is lost gives nothing back
+            _log.error("%s: the last steps can't be saved: %s. %s", self._folder.name, broken, self._kept)
 
     def _look(self, order: tuple[torch.Tensor, ...]) -> None:
         """End or go back where a signal or a loss asks for it; the same in every process."""
@@ -266,7 +271,7 @@ class _Loop:
             remedy = f"this is process {self.world.rank} of {self.world.size}, see what the others say"
         else:
             remedy = "mend the cause"
-        return TrainingError(f"{where}; {remedy}, then repeat the command: the state before that step is saved")
+        return TrainingError(f"{where}; {remedy}, then repeat the command: it goes on from that step")
 
     def _rate(self, index: int) -> float:
         done = (self.progress.epoch * self._batches + index + 1) / (self._fit.epochs * self._batches)

@@ -51,7 +51,9 @@ class Progress:
     @property
     def place(self) -> str:
         """Where it is, for people."""
-        return f"epoch {self.epoch + 1}, step {self.step}"
+        if self.step:
+            return f"epoch {self.epoch + 1}, step {self.step}"
+        return f"the end of epoch {self.epoch}" if self.epoch else "the start"
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

@@ -89,8 +89,9 @@ class Stepper:
         self._in_parts(self._share(picks, seed=0), connected=False)
         self.optimizer.zero_grad()
         smallest = -agree(self._world, self.fabric, -(self.micro_batch or len(picks)))
-        if smallest < len(picks):
+        if smallest < len(picks) and smallest != self.micro_batch:
             self.micro_batch = smallest
+            _log.warning("parts of %d windows at a time, the most that fits in every process", smallest)
 
     def take(self, picks: torch.Tensor, *, rate: float, seed: int) -> tuple[torch.Tensor, torch.Tensor]:
         """Make one step; `whole` is False afterwards, until the caller has counted the step.

@@ -172,7 +172,7 @@ def test_a_full_disk_says_what_is_kept(tmp_path, monkeypatch):
     def fill(windows, loss):
         monkeypatch.setattr(os, "fsync", full)
 
-    with pytest.raises(OSError, match=r"The checkpoint of epoch 1, step 0 is kept: make room and repeat the command"):
+    with pytest.raises(OSError, match=r"The checkpoint of the start is kept: make room and repeat the command"):
         train(tmp_path, run_of(checkpoint_s=0), on_batch=fill)
 
 
@@ -191,7 +191,7 @@ def test_a_bad_sample_is_named_and_the_run_before_it_kept(tmp_path):
         TrainingError, match=r"gru.* a window|the window that ends at \d+\.\d+ s holds a value"
     ) as raised:
         train_model(data, run, tmp_path, on_batch=spoil)
-    assert "The checkpoint of epoch 2, step 0 is kept" in str(raised.value)
+    assert "The checkpoint of the end of epoch 1 is kept" in str(raised.value)
     data.series.values[120, 1] = 100.0
     train_model(data, run, tmp_path, resume=True)
     assert len(history(tmp_path)) == 3
@@ -205,7 +205,7 @@ def test_a_loss_that_is_not_finite_once_goes_back_and_on_with_a_tenth_of_the_lea
     (line,) = [text for text in caplog.messages if "not finite" in text]
     assert "got a loss that is not finite in epoch 2, step 3 (learning rate" in line
     assert "likely a learning rate too high for this trace" in line
-    assert "Back to epoch 2, step 0, once, with a tenth of the learning rate" in line
+    assert "Back to the end of epoch 1, once, with a tenth of the learning rate" in line
     rates = [[row["learning_rate"] for row in history(tmp_path / name)] for name in ("plain", "nan")]
     assert rates[0][0] == rates[1][0]
     assert rates[1][1] == pytest.approx(rates[0][1] / 10)
