@@ -14,7 +14,8 @@ from training.baseline_weights import to_model, window_steps
 from training.baselines import BaselineForecast
 from training.checkpoint import META, WEIGHTS, Checkpoint, load_checkpoint, save_checkpoint, save_weights
 from training.config import RunConfig
-from training.run import KEPT_WINDOWS, Data, check_finished, data_facts, library_versions
+from training.facts import data_facts, library_versions
+from training.run import KEPT_WINDOWS, Data, check_finished
 from training.skill import measure_skill
 from training.windows import WindowSource
 

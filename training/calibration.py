@@ -13,6 +13,7 @@ import math
 import numpy as np
 import torch
 
+from training.backtest import in_halves
 from training.quantile_model import QuantileModel
 from training.windows import WindowSource
 
@@ -34,11 +35,13 @@ def calibrate(model: QuantileModel, source: WindowSource, origins: np.ndarray, *
         The kind of offsets that was kept: "none", "shared" or "per step".
     """
     model.eval()
-    found, came = [], []
-    for picks in torch.from_numpy(origins).to(source.device).split(batch):
+
+    def run(picks: torch.Tensor) -> tuple[torch.Tensor, torch.Tensor]:
         context, time_s, target = source.gather(picks)
-        found.append(model.scaled_quantiles(context, time_s))
-        came.append(model.targets(target))
+        return model.scaled_quantiles(context, time_s), model.targets(target)
+
+    parts = torch.from_numpy(origins).to(source.home).split(batch)
+    found, came = zip(*(in_halves(run, picks, source.device) for picks in parts), strict=True)
     quantiles, targets = torch.cat(found), torch.cat(came)
     kind = _choose(model, quantiles, targets)
     model.offset.copy_(_offsets(model, quantiles, targets, kind))

@@ -149,11 +149,21 @@ def read_tensors(path: Path) -> tuple[bytes, dict[str, torch.Tensor]]:
     """
     try:
         data = path.read_bytes()
-        return data, load_tensors(data)
     except OSError as error:
         raise CheckpointError(f"{path}: expected a file of tensors, got {error.strerror}; train again") from error
+    return data, parse_tensors(data, where=path)
+
+
+def parse_tensors(data: bytes, *, where: Path) -> dict[str, torch.Tensor]:
+    """Tensors from the bytes of a safetensors file.
+
+    Raises:
+        CheckpointError: they are damaged.
+    """
+    try:
+        return load_tensors(data)
     except (SafetensorError, ValueError) as error:
-        raise CheckpointError(f"{path}: expected safetensors, got a damaged file ({error}); train again") from error
+        raise CheckpointError(f"{where}: expected safetensors, got a damaged file ({error}); train again") from error
 
 
 def save_checkpoint(folder: Path, meta: dict[str, Any], windows: dict[str, np.ndarray]) -> None:

@@ -2,13 +2,17 @@
 
 from __future__ import annotations
 
+import logging
 import os
 import sys
+from collections.abc import Iterator
+from contextlib import contextmanager
 from typing import Any
 
 import click
 
 from training.errors import TrainingError
+from training.stop import Terminated
 
 
 class _Program(click.Command):
@@ -29,7 +33,10 @@ class Command(_Program):
     """
 
     def invoke(self, ctx: click.Context) -> Any:
-        """Run the command; exit 1 or 2 on a foreseen error, 130 on Ctrl-C, 141 when the reader of stdout has gone."""
+        """Run the command; exit 1 or 2 on a foreseen error, 130 on Ctrl-C, 141 when the reader of stdout has gone.
+
+        SIGTERM is 143, where the command handles it.
+        """
         try:
             result = super().invoke(ctx)
             sys.stdout.flush()
@@ -44,6 +51,9 @@ class Command(_Program):
         except TrainingError as error:
             click.echo(f"Error: {error}", err=True)
             sys.exit(error.exit_code)
+        except Terminated:
+            click.echo("Terminated.", err=True)
+            sys.exit(143)
         except KeyboardInterrupt:
             click.echo("Interrupted.", err=True)
             sys.exit(130)
@@ -61,6 +71,22 @@ class Group(_Program, click.Group):
     """A group of such commands."""
 
     command_class = Command
+
+
+@contextmanager
+def shown_log() -> Iterator[None]:
+    """Show what training has to say on stderr, line by line."""
+    log, handler = logging.getLogger("training"), logging.Handler(logging.INFO)
+    handler.emit = lambda record: click.echo(record.getMessage(), err=True)  # type: ignore[method-assign]
+    before = log.level, log.propagate
+    log.addHandler(handler)
+    log.setLevel(logging.INFO)
+    log.propagate = False
+    try:
+        yield
+    finally:
+        log.removeHandler(handler)
+        log.level, log.propagate = before
 
 
 def _drop_stdout() -> None:

@@ -2,15 +2,17 @@
 
 from __future__ import annotations
 
+import io
 import json
 import sys
+from contextlib import redirect_stderr
 from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import click
 
-from training.cli import Command
+from training.cli import Command, shown_log
 from training.cli_input import input_options, read_input
 from training.errors import ConfigError
 
@@ -30,6 +32,7 @@ Examples:
   fcast-train --trace t.csv --model transformer --set d_model=128 --set learning_rate=0.001
   fcast-train --trace t.csv --model gru,recent_quantiles
   fcast-train --trace t.csv --config run.toml --resume
+  torchrun --standalone --nproc_per_node 4 --no-python fcast-train --trace t.csv --model gru
   fcast-train --trace newer.csv --from runs/gru --out runs/newer
   fcast-train --trace t.csv --series load --context 60 --model gru --tune 20
   fcast-train --trace t.csv --config runs/gru --out again
@@ -40,7 +43,7 @@ Settings for --set and the TOML file (flat, the same keys):
   data      series, bin_s, step_s, gap_s, context, horizon, levels, split, stride
   scaling   log, unit, center, calendar, anchor, recent, calibrate
   training  refit, epochs, batch_size, learning_rate, weight_decay, patience, by_size, clip_norm, seed, device,
-            precision (fp32, amp), gradient_checkpointing
+            precision (fp32, amp, bf16, fp16), compile, micro_batch, gradient_checkpointing, checkpoint_s
   models    hidden_size, num_layers, dropout (lstm, gru), kernel_size (dlinear), d_model, nhead, ... (transformer)
 
 \b
@@ -103,7 +106,7 @@ def _complete_models(ctx: click.Context, param: click.Parameter, incomplete: str
 @click.option(
     "--out", type=click.Path(path_type=Path), default=Path("runs"), show_default=True, help="Folder of the runs."
 )
-@click.option("--resume", is_flag=True, help="Go on with interrupted runs of the same settings.")
+@click.option("--resume", is_flag=True, help="Go on with interrupted runs, and take finished ones as they are.")
 @click.option("--overwrite", is_flag=True, help="Replace earlier runs.")
 @click.option("--tensorboard", is_flag=True, help="Also write event files, into OUT/MODEL/tensorboard.")
 @click.option("--list", "listing", is_flag=True, help="List and compare the runs in OUT; nothing is trained.")
@@ -130,7 +133,7 @@ def main(
     """Train forecasters of LLM request traffic on a trace.
 
     Each model trains into OUT/<model>; OUT/report.md shows every one beside the simple baselines. The split is by
-    time, validation chooses, test is only reported. Ctrl-C loses at most one epoch: run again with --resume.
+    time, validation chooses, test is only reported. Ctrl-C, SIGTERM or a kill: repeat the command to go on.
 
     --tune searches what is not given: learning rate, weight decay, batch size, the context and the models'
     hyper-parameters.
@@ -145,14 +148,16 @@ def main(
     from rich.console import Console
 
     from training.checkpoint import load_checkpoint
-    from training.compare import check_runs, train_models
+    from training.compare import check_runs, follow_models, train_models
     from training.config import build_runs
     from training.device import resolve_device
     from training.plots import save_curves
     from training.progress import TrainingProgress
     from training.report import legend, next_command, save_report, table
     from training.run import prepare
+    from training.stop import handled_signals
     from training.warm_start import warm_run
+    from training.world import this_world
 
     if tensorboard:
         from training.tensorboard_log import check_installed, with_tensorboard
@@ -164,16 +169,25 @@ def main(
         from training.cli_many import train_tables
 
         read = partial(read_input, traces, format_, columns, clean)
-        how = {"resume": resume, "overwrite": overwrite, "tensorboard": tensorboard, "as_json": as_json}
-        train_tables(file, given, read, out, **how)
+        flags = {"resume": resume, "overwrite": overwrite, "tensorboard": tensorboard, "as_json": as_json}
+        this_world().require_one("[[run]] tables in --config")
+        with handled_signals(), shown_log():
+            train_tables(file, given, read, out, **flags)
         return
     names = _names(models or file.models)
     settings = file.settings | given
     start = load_checkpoint(start_path) if start_path else None
     _check_made(file, start)
     runs = [warm_run(start, names, settings)] if start else build_runs(names or ["gru"], settings)
-    device = resolve_device(runs[0].fit.device)
-    check_runs(runs, out, resume=resume, overwrite=overwrite, ensemble=ensemble)
+    device, world = resolve_device(runs[0].fit.device), this_world()
+    if trials is not None:
+        world.require_one("--tune")
+    if not world.is_first:
+        with handled_signals(between_steps=False), redirect_stderr(io.StringIO()):
+            data = prepare(read_input(traces, format_, columns, clean), runs[0].data)
+            follow_models(data, runs, start=start)
+        return
+    resume = check_runs(runs, out, resume=resume, overwrite=overwrite, ensemble=ensemble)
     if trials is not None:
         from training.tune import check_search
 
@@ -181,9 +195,10 @@ def main(
     trace = read_input(traces, format_, columns, clean)
     _say_differences(file, trace)
     data = prepare(trace, runs[0].data)
+    together = f" in {world.size} processes" if world.size > 1 else ""
     click.echo(
         f"{', '.join(trace.sources)}: {len(trace):,} rows, {len(data.series):,} steps of the {data.series.kind} series "
-        f"with {len(data.split.train):,} training windows, on {device}",
+        f"with {len(data.split.train):,} training windows, on {device}{together}",
         err=True,
     )
     searched: list[Tuned] = []
@@ -192,7 +207,11 @@ def main(
             searched = _tune(trace, runs, settings, out, trials=trials, overwrite=overwrite)
             runs = [one.run for one in searched]
             data = prepare(trace, runs[0].data)
-        with TrainingProgress(windows=len(data.split.train), epochs=runs[0].fit.epochs) as progress:
+        with (
+            handled_signals(),
+            shown_log(),
+            TrainingProgress(windows=len(data.split.train), epochs=runs[0].fit.epochs) as progress,
+        ):
             report = train_models(
                 data,
                 runs,
@@ -204,10 +223,8 @@ def main(
                 on_model=with_tensorboard(progress.on_model, out) if tensorboard else progress.on_model,
             )
     except KeyboardInterrupt:
-        instead = " instead of --overwrite" if overwrite else ""
-        click.echo(
-            f"Stopped. Run the same command with --resume{instead} to go on from the last whole epoch.", err=True
-        )
+        how = "Run the same command with --resume instead of --overwrite" if overwrite else "Repeat the command"
+        click.echo(f"Stopped. {how} to go on.", err=True)
         raise
     if searched:
         from training.search_report import search_facts
@@ -273,7 +290,7 @@ def _say_differences(file: RunFile, trace: Trace) -> None:
         return
     import torch
 
-    from training.run import library_versions
+    from training.facts import library_versions
     from training.run_file import differences
 
     for text in differences(

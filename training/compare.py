@@ -19,18 +19,23 @@ from training.errors import ConfigError
 from training.fit import OnBatch, OnEpoch
 from training.forecaster import build_network
 from training.metrics import scores
-from training.run import REFIT, Data, check_start, train_model
+from training.report import JSON as REPORT
+from training.resume import only_process
+from training.run import REFIT, Data, check_start, follow_model, train_model
 
 OnModel = Callable[[str], tuple[OnBatch, OnEpoch]]
 """Called when a model's training begins; gives the two callbacks of `fit`."""
 
 
-def check_runs(runs: Sequence[RunConfig], out: Path, *, resume: bool, overwrite: bool, ensemble: bool = False) -> None:
+def check_runs(runs: Sequence[RunConfig], out: Path, *, resume: bool, overwrite: bool, ensemble: bool = False) -> bool:
     """Find out before any work whether every network can be built and no earlier run is in the way.
 
+    Returns:
+        Whether to go on with what is there: `resume`, or an earlier call of the same runs was not finished.
+
     Raises:
-        ConfigError: a hyper-parameter is impossible, an ensemble is asked of one model, or a run is there and neither
-            `resume` nor `overwrite` is given.
+        ConfigError: a hyper-parameter is impossible, an ensemble is asked of one model, or all the runs are there and
+            finished and neither `resume` nor `overwrite` is given.
     """
     if ensemble and sum(not run.model.is_baseline for run in runs) < 2:
         raise ConfigError("--ensemble: expected two models or more to train, got fewer; name several with --model")
@@ -47,13 +52,25 @@ def check_runs(runs: Sequence[RunConfig], out: Path, *, resume: bool, overwrite:
                 horizon=data.horizon,
                 values=3,
             )
-        folder = out / run.model.model
-        earlier = earlier_files(folder)
-        if earlier and not (resume or overwrite):
-            raise ConfigError(
-                f"{folder}: expected no earlier run, got {earlier[0].name}; give --resume to go on with it, "
-                "--overwrite to replace it, or another --out"
-            )
+    if resume or overwrite:
+        return resume
+    folders = [out / run.model.model for run in runs] + ([out / ENSEMBLE] if ensemble else [])
+    earlier = [folder for folder in folders if earlier_files(folder)]
+    if earlier and finished(folders, out):
+        raise ConfigError(
+            f"{earlier[0]}: expected no earlier run, got {META}; give --resume to take it as it is, --overwrite to "
+            "replace it, or another --out"
+        )
+    return bool(earlier)
+
+
+def finished(folders: Sequence[Path], out: Path) -> bool:
+    """Whether every run is finished, and a report was written after them."""
+    ends = [folder / META for folder in folders]
+    if not all(end.exists() for end in ends):
+        return False
+    report = out / REPORT
+    return report.exists() and report.stat().st_mtime >= max(end.stat().st_mtime for end in ends)
 
 
 def earlier_files(folder: Path) -> list[Path]:
@@ -150,18 +167,19 @@ def train_models(
     for run in runs:
         folder = out / run.model.model
         folder.mkdir(parents=True, exist_ok=True)
-        if overwrite:
-            for path in earlier_files(folder):
-                path.unlink()
-        if run.model.is_baseline:
-            row = baselines[run.model.model]
-            found = {part: row[part] for part in ("validation", "test")}
-            meta = save_baseline(data, run, folder, tuned[row["name"]], scores=found, resume=resume).meta
-            row["folder"] = os.fspath(folder)
-            continue
-        on_batch, on_epoch = on_model(run.model.model)
-        meta = train_model(data, run, folder, resume=resume, start=start, on_batch=on_batch, on_epoch=on_epoch).meta
-        rows[folder.name] = _row(folder, meta)
+        with only_process(folder):
+            if overwrite:
+                for path in earlier_files(folder):
+                    path.unlink()
+            if run.model.is_baseline:
+                row = baselines[run.model.model]
+                found = {part: row[part] for part in ("validation", "test")}
+                meta = save_baseline(data, run, folder, tuned[row["name"]], scores=found, resume=resume).meta
+                row["folder"] = os.fspath(folder)
+                continue
+            on_batch, on_epoch = on_model(run.model.model)
+            meta = train_model(data, run, folder, resume=resume, start=start, on_batch=on_batch, on_epoch=on_epoch).meta
+            rows[folder.name] = _row(folder, meta)
     if ensemble:
         folders = [out / run.model.model for run in runs if not run.model.is_baseline]
         rows[ENSEMBLE] = _row(out / ENSEMBLE, build_ensemble(data, folders, out / ENSEMBLE).meta)
@@ -178,6 +196,13 @@ def train_models(
         "best_model": best and best["name"],
         "best_baseline": min(baselines.values(), key=lambda row: float(row["test"]["wql"]["mean"]))["name"],
     }
+
+
+def follow_models(data: Data, runs: Sequence[RunConfig], *, start: Checkpoint | None = None) -> None:
+    """Take part in what `train_models` does in the first process of `torchrun`; in every other one."""
+    for run in runs:
+        if not run.model.is_baseline:
+            follow_model(data, run, start=start)
 
 
 def _others(out: Path, data: Data, names: Sequence[str]) -> Iterator[tuple[Path, dict[str, Any], bool]]:

@@ -13,7 +13,7 @@ from training.series import KINDS
 from training.trace import GAP_S
 
 LEVELS = (0.1, 0.25, 0.5, 0.75, 0.9, 0.95, 0.99)
-PRECISIONS = ("fp32", "amp")
+PRECISIONS = ("fp32", "amp", "bf16", "fp16")
 _UNITS = ("auto", "request")
 _CALENDARS = ("auto", "none", "day", "week", "day+week")
 
@@ -140,7 +140,14 @@ class FitConfig:
     device: str = "auto"
     """auto, cpu, cuda, cuda:N or mps."""
     precision: str = "fp32"
-    """fp32, or amp: the architecture's matrix products in 16 bits where the device has them."""
+    """Of the architecture's matrix products: fp32, bf16, fp16, or amp, the 16-bit type that the device is good at."""
+    compile: bool = False
+    """Let torch.compile make the architecture's code; goes on without it where there is no compiler."""
+    micro_batch: int = 0
+    """Windows of a batch at a time on each device, less memory for the same result; 0 for the whole batch, halved
+    where memory runs out."""
+    checkpoint_s: float = 600.0
+    """Seconds between two checkpoints within an epoch; there is one after every epoch anyway."""
     refit: bool = False
     """At the end, train again on train and validation together, for as many epochs as validation found best."""
     gradient_checkpointing: bool = False
@@ -153,6 +160,8 @@ class FitConfig:
         _check("precision", self.precision in PRECISIONS, f"one of {', '.join(PRECISIONS)}", self.precision)
         _check("epochs", self.epochs >= 1, "at least 1", self.epochs)
         _check("batch_size", self.batch_size >= 1, "at least 1", self.batch_size)
+        _check("micro_batch", self.micro_batch >= 0, "0 for the whole batch, or at least 1", self.micro_batch)
+        _check("checkpoint_s", 0 <= self.checkpoint_s < 1e9, "0 to 1e9 seconds", self.checkpoint_s)
         _check("learning_rate", 0 < self.learning_rate < 10, "a number in (0, 10)", self.learning_rate)
         _check("weight_decay", 0 <= self.weight_decay < 100, "a number in [0, 100)", self.weight_decay)
         _check("patience", self.patience >= 1, "at least 1", self.patience)

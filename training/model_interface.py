@@ -25,6 +25,7 @@ from training.request_forecast import RequestForecast, forecast_requests
 from training.request_frame import frame_to_trace
 from training.run import prepare, train_model
 from training.trace import Trace
+from training.world import this_world
 
 if TYPE_CHECKING:
     import pandas as pd
@@ -139,6 +140,7 @@ class BasePredictor:
             TrainingError: the loss is no longer finite.
         """
         started = time.perf_counter()
+        this_world().require_one("train")
         run = self.config.run_config(validation_split=validation_split)
         prepared = prepare(self._trace(data), run.data)
         epochs: list[dict[str, float]] = []

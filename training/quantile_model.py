@@ -97,10 +97,15 @@ class QuantileModel(nn.Module, ABC):
         return self.scaling.to_scale(target)
 
     @torch.no_grad()
-    def importance(self, context: torch.Tensor) -> torch.Tensor:
-        """How much each window of a batch counts in a score in raw units: (B, 1, V), 1 on average."""
+    def importance(self, context: torch.Tensor, mean: torch.Tensor | None = None) -> torch.Tensor:
+        """How much each window of a batch counts in a score in raw units: (B, 1, V), 1 on average.
+
+        Args:
+            context: (B, L, C) raw units.
+            mean: (1, C) mean size of the windows that they are a part of; None when they are all of them.
+        """
         size = self.scaling.size(context)
-        return (size / size.mean(0)).repeat(1, 1, self.values // self.channels)
+        return (size / (size.mean(0) if mean is None else mean)).repeat(1, 1, self.values // self.channels)
 
     def ordered(self, quantiles: torch.Tensor) -> torch.Tensor:
         """Quantiles (..., Q) pushed apart from the median outwards until they are in order."""

@@ -2,11 +2,10 @@
 
 from __future__ import annotations
 
-import platform
+import logging
 import time
 from dataclasses import dataclass, replace
 from functools import partial
-from importlib.metadata import version
 from pathlib import Path
 from typing import Any
 
@@ -29,22 +28,25 @@ from training.checkpoint import (
 from training.config import DataConfig, RunConfig
 from training.device import resolve_device
 from training.errors import ConfigError
+from training.facts import data_facts, library_versions
 from training.fit import OnBatch, OnEpoch, fit, stopped_early
 from training.forecaster import Forecaster
+from training.memory_plan import plan_memory
 from training.metrics import scores
 from training.quantile_model import QuantileModel
-from training.resume import check_same_run
+from training.resume import Progress, check_same_run
 from training.scaling import CYCLES_S
-from training.series import UNITS, Series, build_series, widen
+from training.series import Series, build_series, widen
 from training.skill import measure_skill
 from training.trace import Trace
 from training.warm_start import Begun, check_fits, has_seen, start_from
 from training.windows import Split, WindowSource, split_windows, widen_split
+from training.world import from_first, join, this_world
 
 KEPT_WINDOWS = 512
 REFIT = "refit"
 """Folder of the training on train and validation together."""
-_LIBRARIES = ("fcast", "torch", "numpy", "lightning-fabric", "safetensors")
+_log = logging.getLogger(__name__)
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -170,36 +172,16 @@ def train_model(
         ConfigError: the model can't be built as asked.
         CheckpointError: what the folder holds is another run.
     """
-    if resume and (folder / META).exists():
+    world = this_world()
+    finished = resume and (folder / META).exists()
+    if from_first(world, join(world, resolve_device(config.fit.device)), finished):
+        _log.info("%s: finished already, stays as it is", folder.name)
         return check_finished(data, config, folder)
     started = time.perf_counter()
-    source = window_source(data, resolve_device(config.fit.device))
-    fingerprint = data.trace.fingerprint()
-    train = partial(fit, source=source, fingerprint=fingerprint, resume=resume, on_batch=on_batch, on_epoch=on_epoch)
-    if start is not None:
-        check_start(data, config, start)
-
-    def begin() -> tuple[Forecaster, Begun | None]:
-        fresh = build_model(data, config).to(source.device)
-        return fresh, start_from(fresh, start, source, data.split) if start else None
-
-    model, begun = begin()
-    if begun:
-        begun.warn()
-    progress = train(model, split=data.split, config=config, folder=folder)
-    # A run that was killed while it was finished may have its last weights in the place of the best already.
-    finishing = resume and (folder / JUDGED).exists()
-    load_weights(folder / (JUDGED if finishing else WEIGHTS), model)
-    final = model
-    if config.fit.refit and progress.best_epoch:
-        final, _ = begin()
-        again = replace(config, fit=replace(config.fit, epochs=progress.best_epoch))
-        (folder / REFIT).mkdir(exist_ok=True)
-        known = replace(data.split, train=data.split.known, validation=data.split.validation[:0])
-        train(final, split=known, config=again, folder=folder / REFIT)
-        load_weights(folder / REFIT / WEIGHTS, final)
+    trained = _train(data, config, folder, resume=resume, start=start, on_batch=on_batch, on_epoch=on_epoch)
+    progress, begun = trained.progress, trained.begun
     training = {
-        "device": str(source.device),
+        "device": str(trained.model.offset.device),
         "seconds": round(time.perf_counter() - started, 3),
         "epochs_trained": progress.epoch,
         "best_epoch": progress.best_epoch,
@@ -210,7 +192,83 @@ def train_model(
         "start_saw_test": start is not None and has_seen(start.meta, data.series, data.split.test),
         "statistics": begun.statistics if begun else "new",
     }
-    return finish_run(data, config, folder, model, final, facts=_model_facts(data, config), training=training)
+    facts = _model_facts(data, config)
+    return finish_run(data, config, folder, trained.model, trained.final, facts=facts, training=training)
+
+
+def follow_model(data: Data, config: RunConfig, *, start: Checkpoint | None = None) -> None:
+    """Take part in what `train_model` does in the first process of `torchrun`; in every other one.
+
+    Args:
+        data: the same as there.
+        config: the same.
+        start: the same.
+    """
+    world = this_world()
+    if not from_first(world, join(world, resolve_device(config.fit.device)), False):
+        _train(data, config, Path(config.model.model), resume=False, start=start)
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class _Trained:
+    """The model that validation judged, the one to ship, and how they came about."""
+
+    model: Forecaster
+    final: Forecaster
+    progress: Progress
+    begun: Begun | None
+
+
+def _train(
+    data: Data,
+    config: RunConfig,
+    folder: Path,
+    *,
+    resume: bool,
+    start: Checkpoint | None,
+    on_batch: OnBatch = lambda windows, loss: None,
+    on_epoch: OnEpoch = lambda line: None,
+) -> _Trained:
+    """Find the weights; the first process alone has them in the end."""
+    world = this_world()
+    source = window_source(data, resolve_device(config.fit.device))
+    train = partial(
+        fit,
+        source=source,
+        fingerprint=data.trace.fingerprint(),
+        resume=resume,
+        on_batch=on_batch,
+        on_epoch=on_epoch,
+    )
+    if start is not None:
+        check_start(data, config, start)
+
+    def begin() -> tuple[Forecaster, Begun | None]:
+        fresh = build_model(data, config).to(source.device)
+        return fresh, start_from(fresh, start, source, data.split) if start else None
+
+    model, begun = begin()
+    if begun:
+        begun.warn()
+    plan = plan_memory(model, source, data.split, config=config, world=world)
+    plan.say(folder.name)
+    fitting = replace(config, fit=replace(config.fit, micro_batch=plan.micro_batch))
+    progress = train(model, split=data.split, config=fitting, folder=folder)
+    if world.is_first:
+        # A run that was killed while it was finished may have its last weights in the place of the best already.
+        finishing = resume and (folder / JUDGED).exists()
+        load_weights(folder / (JUDGED if finishing else WEIGHTS), model)
+    final = model
+    if config.fit.refit and progress.best_epoch:
+        final, _ = begin()
+        again = replace(fitting, fit=replace(fitting.fit, epochs=progress.best_epoch))
+        known = replace(data.split, train=data.split.known, validation=data.split.validation[:0])
+        if world.is_first:
+            (folder / REFIT).mkdir(exist_ok=True)
+        train(final, split=known, config=again, folder=folder / REFIT)
+        if world.is_first:
+            load_weights(folder / REFIT / WEIGHTS, final)
+    return _Trained(model=model, final=final, progress=progress, begun=begun)
 
 
 def check_finished(data: Data, config: RunConfig, folder: Path) -> Checkpoint:
@@ -298,49 +356,7 @@ def _calendar(choice: str, data: Data) -> tuple[str, ...]:
     return tuple(choice.split("+"))
 
 
-def library_versions() -> dict[str, str]:
-    """Versions of Python and of what a run depends on."""
-    return {"python": platform.python_version()} | {name: version(name) for name in _LIBRARIES}
-
-
-def data_facts(data: Data) -> dict[str, Any]:
-    """What a checkpoint says about its series, as JSON values; the same for every model of one command."""
-    series, config = data.series, data.config
-    prior = np.quantile(series.values[: data.split.train_end], config.levels, axis=0).T
-    return {
-        "kind": series.kind,
-        "channels": list(series.channels),
-        "units": [UNITS[name] for name in series.channels],
-        "clock": series.clock,
-        "bin_s": series.bin_s,
-        "step_s": data.wide.bin_s,
-        "gap_s": series.gap_s,
-        "context": config.context,
-        "horizon": config.horizon,
-        "levels": list(config.levels),
-        "prior": prior.tolist(),
-        "trace": {
-            "fingerprint": data.trace.fingerprint(),
-            "sources": list(data.trace.sources),
-            "notes": list(data.trace.notes),
-            "rows": len(data.trace),
-            "steps": len(series),
-            "segments": len(np.unique(series.segment)),
-            "first_s": float(data.trace.time_s[0]),
-            "last_s": float(data.trace.time_s[-1]),
-            "clock": data.trace.clock,
-        },
-        "split": {
-            "train": len(data.split.train),
-            "validation": len(data.split.validation),
-            "test": len(data.split.test),
-            "validation_from_s": float(series.time_s[data.split.train_end]),
-            "test_from_s": float(series.time_s[data.split.validation_end]) if len(data.split.test) else None,
-        },
-    }
-
-
 def _kept_windows(data: Data, source: WindowSource) -> dict[str, np.ndarray]:
     origins = thin(np.concatenate((data.split.validation, data.split.test)), KEPT_WINDOWS)
-    context, time_s, target = source.gather(torch.from_numpy(origins).to(source.device))
+    context, time_s, target = source.gather(torch.from_numpy(origins))
     return {"context": context.cpu().numpy(), "time_s": time_s.cpu().numpy(), "target": target.cpu().numpy()}

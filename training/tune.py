@@ -72,12 +72,7 @@ def check_search(
             raise ConfigError(f"--tune: expected models to train, got the baseline {name}; give it without --tune")
         if run.data.split[2] == 0:
             raise ConfigError(f"split: expected a test part for the report, got {run.data.split}; give all three parts")
-        log, best = (out / FOLDER / f"{name}.{suffix}" for suffix in ("json", "toml"))
-        if log.exists() and not (resume or overwrite):
-            raise ConfigError(
-                f"{log}: expected no earlier search, got one; give --resume to go on with it, --overwrite to replace "
-                "it, or another --out"
-            )
+        best = out / FOLDER / f"{name}.toml"
         if resume and earlier_files(out / name) and not best.exists():
             raise ConfigError(
                 f"{out / name}: expected no run but one of this search, got another; choose another --out"

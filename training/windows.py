@@ -14,6 +14,7 @@ from dataclasses import dataclass
 import numpy as np
 import torch
 
+from training.device import series_home, to_device
 from training.errors import ConfigError, TraceError
 from training.series import Series
 
@@ -130,7 +131,12 @@ def _origins(series: Series, *, context: int, horizon: int) -> np.ndarray:
 
 
 class WindowSource:
-    """Gathers windows by index from a series that lives on the device; nothing is copied beforehand."""
+    """Gathers windows by index from a series that lives on the device, or in the host's memory where it is too large.
+
+    Attributes:
+        device: where the windows are needed.
+        home: where the series lives; indices are best there too.
+    """
 
     def __init__(self, series: Series, *, context: int, horizon: int, device: torch.device, ratio: int = 1) -> None:
         """Move the series to the device.
@@ -143,25 +149,30 @@ class WindowSource:
             ratio: R, bins of the series in a forecast step.
         """
         self.device = device
-        self._values = torch.from_numpy(series.values).to(device)
+        self.home = series_home(series.values.nbytes + series.time_s.nbytes, device)
+        self._values = torch.from_numpy(series.values).to(self.home)
         # Apple's GPUs have no float64; only a calendar, which does not run there, reads the time.
-        self._time_s = torch.from_numpy(series.time_s).to("cpu" if device.type == "mps" else device)
-        self._context = torch.arange(-context, 0, device=device)
-        self._target = torch.arange(horizon * ratio, device=device)
+        self._time_s = torch.from_numpy(series.time_s).to("cpu" if device.type == "mps" else self.home)
+        self._context = torch.arange(-context, 0, device=self.home)
+        self._target = torch.arange(horizon * ratio, device=self.home)
         self._ratio = ratio
 
     def gather(self, origins: torch.Tensor) -> tuple[torch.Tensor, torch.Tensor, torch.Tensor]:
         """Gather the windows of some origins.
 
         Args:
-            origins: (B,) int64 on the device.
+            origins: (B,) int64.
 
         Returns:
-            context (B, L, C) float32, time_s (B,) float64 of the last context step, target (B, H, C) float32.
+            context (B, L, C) float32, time_s (B,) float64 of the last context step, target (B, H, C) float32, on the
+            device.
         """
-        at = origins[:, None]
+        at = origins.to(self.home)[:, None]
         last = (origins - 1).to(self._time_s.device)
         target = self._values[at + self._target]
         if self._ratio > 1:
             target = target.unflatten(1, (-1, self._ratio)).sum(2)
-        return self._values[at + self._context], self._time_s[last], target
+        context, time_s = self._values[at + self._context], self._time_s[last]
+        if self.home == self.device:
+            return context, time_s, target
+        return to_device(context, self.device), to_device(time_s, self.device), to_device(target, self.device)

@@ -117,7 +117,7 @@ def test_ctrl_c_says_how_to_go_on(trace_file, tmp_path, monkeypatch):
     monkeypatch.setattr("training.compare.train_models", interrupted)
     result = run("--trace", trace_file, "--model", "dlinear", "--out", tmp_path, *SMALL)
     assert result.exit_code == 130
-    assert "with --resume to go on" in result.stderr
+    assert "Repeat the command to go on." in result.stderr
     assert "Traceback" not in result.output
 
 

@@ -95,7 +95,7 @@ def test_ctrl_c_in_a_search_says_how_to_go_on(trace_file, tmp_path, monkeypatch)
     monkeypatch.setattr("training.search.fit", interrupted)
     result = run_cli("--trace", trace_file, *SMALL, "--out", tmp_path, "--tune", "2")
     assert result.exit_code == 130
-    assert "with --resume to go on" in result.stderr
+    assert "Repeat the command to go on." in result.stderr
 
 
 def test_a_search_that_replaces_earlier_runs_and_is_stopped_goes_on_with_resume(trace_file, tmp_path, monkeypatch):

@@ -9,9 +9,9 @@ import torch
 
 from tests.training.test_fit import run_of, train
 from tests.training.traces import request_trace
-from training import device, fit
+from training import device, fit, steps
 from training.config import ForecasterConfig, build_runs
-from training.economy import economical
+from training.economy import Economy
 from training.errors import ConfigError
 from training.forecaster import Forecaster, build_network
 from training.run import prepare
@@ -37,7 +37,7 @@ def saved_bytes(built, *, recompute: bool) -> tuple[int, list[torch.Tensor]]:
     x = torch.randn(16, 32, 6)
     built.zero_grad()
     with torch.autograd.graph.saved_tensors_hooks(pack, lambda tensor: tensor):
-        with economical(built, dtype=None, recompute=recompute):
+        with Economy(built, dtype=None, recompute=recompute):
             loss = built(x).square().sum()
         total = sum(kept.values())
     loss.backward()
@@ -77,7 +77,7 @@ def test_training_with_recomputed_activations_ends_with_the_same_weights(tmp_pat
 
 def test_forward_is_as_before_afterwards():
     built = network("transformer")
-    with pytest.raises(ZeroDivisionError), economical(built, dtype=torch.bfloat16, recompute=True):
+    with pytest.raises(ZeroDivisionError), Economy(built, dtype=torch.bfloat16, recompute=True):
         raise ZeroDivisionError
     assert not any("forward" in module.__dict__ for module in built.modules())
 
@@ -94,7 +94,7 @@ def test_amp_on_a_cpu_without_16_bit_instructions_is_an_explained_no_op(tmp_path
 @pytest.mark.parametrize("dtype", [torch.bfloat16, torch.float16])
 @pytest.mark.parametrize("recompute", [False, True])
 def test_amp_trains_in_16_bits_close_to_32(tmp_path, monkeypatch, dtype, recompute):
-    monkeypatch.setattr(fit, "amp_dtype", lambda device: dtype)
+    monkeypatch.setattr(steps, "half_dtype", lambda precision, device: None if precision == "fp32" else dtype)
     plain = train(tmp_path / "plain", run_of(epochs=2), rows=200)
     settings = {"epochs": 2, "precision": "amp", "gradient_checkpointing": recompute}
     amp = train(tmp_path / "amp", run_of(**settings), rows=200)
@@ -115,7 +115,7 @@ def test_float16_gradients_are_unscaled_once_before_they_are_clipped(tmp_path, m
             torch.nn.init.normal_(weight, std=0.05)
         model.scaling.fit(data.series, data.split, context=16, horizon=3)
         source = WindowSource(data.series, context=16, horizon=3, device=CPU)
-        monkeypatch.setattr(fit, "amp_dtype", lambda device, found=dtype: found)
+        monkeypatch.setattr(steps, "half_dtype", lambda precision, device, found=dtype: found)
         found = norms.setdefault(dtype, [])
 
         def remember(windows, loss, model=model, found=found):
@@ -128,12 +128,12 @@ def test_float16_gradients_are_unscaled_once_before_they_are_clipped(tmp_path, m
 def test_cuda_takes_bfloat16_where_it_has_it_and_float16_elsewhere(monkeypatch):
     for supported, expected in ((True, torch.bfloat16), (False, torch.float16)):
         monkeypatch.setattr(torch.cuda, "is_bf16_supported", lambda including_emulation, found=supported: found)
-        assert device.amp_dtype(torch.device("cuda")) is expected
+        assert device.half_dtype("amp", torch.device("cuda")) is expected
 
 
 def test_both_are_settings_of_the_command_line():
     run = build_runs(["transformer"], {"precision": "amp", "gradient_checkpointing": True})[0]
     assert (run.fit.precision, run.fit.gradient_checkpointing) == ("amp", True)
-    with pytest.raises(ConfigError, match="precision: expected one of fp32, amp, got fp8"):
+    with pytest.raises(ConfigError, match="precision: expected one of fp32, amp, bf16, fp16, got fp8"):
         build_runs(["gru"], {"precision": "fp8"})
     assert ForecasterConfig().model == "gru"
