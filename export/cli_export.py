@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import warnings
+from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import click
@@ -17,6 +18,7 @@ if TYPE_CHECKING:
 _EPILOG = """\b
 Examples:
   fcast-export runs/gru
+  fcast-export runs --best
   fcast-export runs/gru --format onnx --format torchscript --name chat-load
   fcast-export runs/gru --out /srv/models --json
   fcast-export runs/my_model --exporter dynamo --opset 21
@@ -40,6 +42,7 @@ Exit code: 0 published, 1 refused or failed (nothing is published), 2 wrong usag
     help="What to write; may be repeated. model.onnx, which the runtime serves, is always written; "
     "torchscript adds model.pt beside it.",
 )
+@click.option("--best", is_flag=True, help="CHECKPOINT is a folder of runs: export the one that is best on validation.")
 @click.option(
     "--out",
     type=click.Path(),
@@ -97,6 +100,7 @@ Exit code: 0 published, 1 refused or failed (nothing is published), 2 wrong usag
 def main(
     checkpoint: str,
     formats: tuple[str, ...],
+    best: bool,
     out: str,
     name: str | None,
     opset: int,
@@ -114,6 +118,8 @@ def main(
     trace and on edge windows, in batches of 1 to 256. Only when every number matches does it appear, whole, as
     OUT/NAME/VERSION with the next free version.
     """
+    if best:
+        checkpoint = _best(Path(checkpoint))
     with shown_on_terminal() as on_stage, warnings.catch_warnings():
         from export.artifact import export_checkpoint  # torch takes seconds to import; --help does not need it
 
@@ -133,6 +139,28 @@ def main(
             on_stage=on_stage,
         )
     click.echo(json.dumps(_as_json(published)) if as_json else _as_text(published))
+
+
+def _best(folder: Path) -> str:
+    """The best run of a folder; which and why goes to stderr."""
+    from training.run_list import FINISHED, best_run, list_runs
+
+    rows = list_runs(folder)
+    row = best_run(rows, folder)
+    others = [one for one in rows if one is not row and one["state"] == FINISHED and one["baseline"] == row["baseline"]]
+    beside = ", ".join(f"{one['name']} {one['validation']:.4f}" for one in others)
+    click.echo(
+        f"{row['folder']}: wQL {row['validation']:.4f} on validation, the lowest of {len(others) + 1} finished runs"
+        + (f" ({beside})" if beside else ""),
+        err=True,
+    )
+    for one in rows:
+        if one["state"] != FINISHED:
+            click.echo(f"{one['folder']}: left out, {one['state']}: {one['problem']}", err=True)
+    if (row.get("versus") or 0.0) > 0:
+        bar = row["best_baseline"]["name"]
+        click.echo(f"Warning: on test it is worse than the best baseline, {bar}, by {row['versus']:.1%}", err=True)
+    return str(row["folder"])
 
 
 def _parity(published: Published) -> dict[str, dict[str, Any]]:

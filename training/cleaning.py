@@ -8,17 +8,19 @@ and for counts add up rows of the same bin.
 from __future__ import annotations
 
 from collections import Counter
+from collections.abc import Callable
 
 import numpy as np
 
 from training.errors import TraceError
 from training.trace import EPOCH_FROM_S
 from training.trace_exact import MAX_EPOCH_S
-from training.trace_file import Source, Table
+from training.trace_file import COLUMNS, Source, Table
 
 MAX_PLAUSIBLE_TOKENS = 10_000_000
 """Ten times the longest context window in common use; a larger count in one request is a fault of the log."""
 
+_MOVED_ROWS, _MEDIAN_ROWS = 1 << 18, 1 << 20
 _NOTES = {
     "unreadable": "dropped {:,} rows with unreadable values",
     "negative": "dropped {:,} rows with negative values",
@@ -36,25 +38,24 @@ def notes(tally: Counter[str]) -> tuple[str, ...]:
     return tuple(line.replace(" 1 rows were", " 1 row was").replace(" 1 rows ", " 1 row ") for line in lines)
 
 
-def clean_values(table: Table, source: Source, tally: Counter[str]) -> Table:
-    """Drop and clip rows of one file by value, counting into `tally`.
+def clean_values(table: Table, source: Source, tally: Counter[str]) -> None:
+    """Drop and clip rows of one file by value, in place, counting into `tally`.
 
     Raises:
         TraceError: no row is left, or the times of most rows are in another unit than seconds.
     """
     tally["unreadable"] += table.unreadable
-    columns = [table.time_s, table.request_tokens, table.response_tokens, table.requests]
     keep = np.ones(len(table.time_s), dtype=bool)
 
     def drop(key: str, bad: np.ndarray) -> None:
         tally[key] += int(np.count_nonzero(bad & keep))
         keep[bad] = False
 
-    for column in columns:
-        if column is not None:
+    for name in COLUMNS:
+        if (column := getattr(table, name)) is not None:
             drop("negative", column < 0)
     if keep.any():
-        median_s = float(np.median(table.time_s[keep]))
+        median_s = _median(table.time_s, keep)
         if median_s >= MAX_EPOCH_S:
             raise TraceError(
                 f"{source.path}: expected seconds in '{source.layout.time}', "
@@ -69,46 +70,50 @@ def clean_values(table: Table, source: Source, tally: Counter[str]) -> Table:
         done = "; ".join(notes(tally))
         raise TraceError(f"{source.path}: expected at least one row after cleaning, got none ({done}); check the file")
     if not keep.all():
-        columns = [None if column is None else column[keep] for column in columns]
+        _each_column(table, lambda column: _kept(column, keep))
     if table.requests is None:
-        for i in (1, 2):
-            column = columns[i]
-            assert column is not None
+        for name in ("request_tokens", "response_tokens"):
+            column = getattr(table, name)
             absurd = column > MAX_PLAUSIBLE_TOKENS
             if absurd.any():
                 tally["clipped"] += int(np.count_nonzero(absurd))
-                columns[i] = np.where(absurd, MAX_PLAUSIBLE_TOKENS, column)
-    time_s, request_tokens, response_tokens, requests = columns
-    assert time_s is not None
-    return Table(
-        time_s=time_s,
-        request_tokens=request_tokens,
-        response_tokens=response_tokens,
-        requests=requests,
-        wall_clock=table.wall_clock,
-    )
+                setattr(table, name, np.where(absurd, MAX_PLAUSIBLE_TOKENS, column))
 
 
-def clean_order(table: Table, tally: Counter[str]) -> Table:
-    """Sort all rows by time, and for counts add up rows of the same bin; counts into `tally`."""
-    columns = [table.time_s, table.request_tokens, table.response_tokens, table.requests]
-    late = table.time_s < np.maximum.accumulate(table.time_s)
-    if late.any():
-        tally["unsorted"] += int(np.count_nonzero(late))
+def clean_order(table: Table, tally: Counter[str]) -> None:
+    """Sort all rows by time, and for counts add up rows of the same bin; in place, counting into `tally`."""
+    if (table.time_s[1:] < table.time_s[:-1]).any():
+        tally["unsorted"] += int(np.count_nonzero(table.time_s < np.maximum.accumulate(table.time_s)))
         order = np.argsort(table.time_s, kind="stable")
-        columns = [None if column is None else column[order] for column in columns]
-    time_s = columns[0]
-    assert time_s is not None
+        _each_column(table, lambda column: column[order])
     if table.requests is not None:
-        first = np.flatnonzero(np.diff(time_s, prepend=-1.0) > 0)
-        if len(first) < len(time_s):
-            tally["same bin"] += len(time_s) - len(first)
-            columns[1:] = [None if column is None else np.add.reduceat(column, first) for column in columns[1:]]
-            time_s = time_s[first]
-    return Table(
-        time_s=time_s,
-        request_tokens=columns[1],
-        response_tokens=columns[2],
-        requests=columns[3],
-        wall_clock=table.wall_clock,
-    )
+        first = np.flatnonzero(np.diff(table.time_s, prepend=-1.0) > 0)
+        if len(first) < len(table.time_s):
+            tally["same bin"] += len(table.time_s) - len(first)
+            time_s = table.time_s[first]
+            _each_column(table, lambda column: np.add.reduceat(column, first))
+            table.time_s = time_s
+
+
+def _median(time_s: np.ndarray, keep: np.ndarray) -> float:
+    """Median of the times to keep; of every n-th row where there are millions, which need not be copied then."""
+    step = max(1, len(time_s) // _MEDIAN_ROWS) if keep.all() else 1
+    return float(np.median(time_s[::step] if step > 1 else time_s[keep]))
+
+
+def _kept(column: np.ndarray, keep: np.ndarray) -> np.ndarray:
+    """The rows to keep, moved to the front of the same memory."""
+    used = 0
+    for start in range(0, len(column), _MOVED_ROWS):
+        rows = slice(start, start + _MOVED_ROWS)
+        kept = column[rows][keep[rows]]
+        column[used : used + len(kept)] = kept
+        used += len(kept)
+    return column[:used]
+
+
+def _each_column(table: Table, change: Callable[[np.ndarray], np.ndarray]) -> None:
+    """Replace every column in turn, so that no two old ones are held beside their successors."""
+    for name in COLUMNS:
+        if (column := getattr(table, name)) is not None:
+            setattr(table, name, change(column))

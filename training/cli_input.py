@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import sys
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from typing import TYPE_CHECKING, Any
@@ -28,15 +29,25 @@ def input_options(command: Callable[..., None]) -> Callable[..., None]:
 
 
 def read_input(files: tuple[str, ...], format_: str | None, columns: str | None, clean: bool) -> Trace:
-    """Read traces with a progress bar, and say on stderr what cleaning did."""
-    from training.readers import expand, read_trace
+    """Read traces, from the cache where it holds them, with a progress bar; say on stderr what cleaning did."""
+    from training.readers import expand
+    from training.trace_cache import cache_folder, read_cached
 
     mapping = _mapping(columns) if columns is not None else None
     total = sum(path.stat().st_size for path in expand(files))
+    said: list[str] = []
     with progress("Reading", total) as advance:
-        trace = read_trace(files, format=format_, columns=mapping, clean=clean, on_bytes=advance)
-    for note in trace.notes:
-        click.echo(note, err=True)
+        trace = read_cached(
+            files,
+            folder=cache_folder(),
+            format=format_,
+            columns=mapping,
+            clean=clean,
+            on_bytes=advance,
+            say=said.append,
+        )
+    for line in (*said, *trace.notes):
+        click.echo(line, err=True)
     return trace
 
 
@@ -57,7 +68,7 @@ def progress(label: str, total: int) -> Iterator[Callable[[int], None]]:
     from rich.progress import BarColumn, Progress, TaskProgressColumn, TextColumn, TimeRemainingColumn
 
     console = Console(stderr=True)
-    if not console.is_terminal:
+    if not sys.stderr.isatty() or console.is_dumb_terminal:
         yield lambda amount: None
         return
     layout: tuple[Any, ...] = (TextColumn(label), BarColumn(), TaskProgressColumn(), TimeRemainingColumn())

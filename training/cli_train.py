@@ -6,6 +6,7 @@ import io
 import json
 import sys
 from contextlib import redirect_stderr
+from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -18,7 +19,9 @@ from training.errors import ConfigError
 if TYPE_CHECKING:
     from rich.console import Console
 
+    from training.checkpoint import Checkpoint
     from training.config import RunConfig
+    from training.run_file import RunFile
     from training.trace import Trace
     from training.tune import Tuned
 
@@ -32,6 +35,8 @@ Examples:
   torchrun --standalone --nproc_per_node 4 --no-python fcast-train --trace t.csv --model gru
   fcast-train --trace newer.csv --from runs/gru --out runs/newer
   fcast-train --trace t.csv --series load --context 60 --model gru --tune 20
+  fcast-train --trace t.csv --config runs/gru --out again
+  fcast-train --list --out runs
 
 \b
 Settings for --set and the TOML file (flat, the same keys):
@@ -40,6 +45,13 @@ Settings for --set and the TOML file (flat, the same keys):
   training  refit, epochs, batch_size, learning_rate, weight_decay, patience, by_size, clip_norm, seed, device,
             precision (fp32, amp, bf16, fp16), compile, micro_batch, gradient_checkpointing, checkpoint_s
   models    hidden_size, num_layers, dropout (lstm, gru), kernel_size (dlinear), d_model, nhead, ... (transformer)
+
+\b
+Several runs in one command, each into OUT/NAME: [[run]] tables below the settings that all share
+  [[run]]
+  name = "small"
+  model = "gru"
+  hidden_size = 32
 
 Next: fcast-export runs/gru --format onnx"""
 
@@ -54,7 +66,7 @@ def _complete_models(ctx: click.Context, param: click.Parameter, incomplete: str
 
 
 @click.command(cls=Command, epilog=_EPILOG, context_settings={"max_content_width": 110})
-@click.option("--trace", "traces", multiple=True, required=True, metavar="FILE", help="Trace file or glob; repeatable.")
+@click.option("--trace", "traces", multiple=True, metavar="FILE", help="Trace file or glob; repeatable.")
 @input_options
 @click.option("--clean", is_flag=True, help="Drop failed and unreadable rows, sort; says what it did.")
 @click.option(
@@ -85,14 +97,20 @@ def _complete_models(ctx: click.Context, param: click.Parameter, incomplete: str
     help="Begin with the weights of this run, on newer data or another service; its settings hold.",
 )
 @click.option("--tune", "trials", type=int, metavar="N", help="Search settings in N trials, then train the best.")
-@click.option("--config", type=click.Path(path_type=Path), help="TOML file of settings; options override it.")
+@click.option(
+    "--config",
+    type=click.Path(path_type=Path),
+    help="TOML file of settings, or of several runs; or a run folder, to make that run again. Options override it.",
+)
 @click.option("--set", "sets", multiple=True, metavar="KEY=VALUE", help="Any setting; repeatable.")
 @click.option(
     "--out", type=click.Path(path_type=Path), default=Path("runs"), show_default=True, help="Folder of the runs."
 )
 @click.option("--resume", is_flag=True, help="Go on with interrupted runs, and take finished ones as they are.")
 @click.option("--overwrite", is_flag=True, help="Replace earlier runs.")
-@click.option("--json", "as_json", is_flag=True, help="Print the report as JSON.")
+@click.option("--tensorboard", is_flag=True, help="Also write event files, into OUT/MODEL/tensorboard.")
+@click.option("--list", "listing", is_flag=True, help="List and compare the runs in OUT; nothing is trained.")
+@click.option("--json", "as_json", is_flag=True, help="Print the report, or the list, as JSON.")
 def main(
     traces: tuple[str, ...],
     format_: str | None,
@@ -107,6 +125,8 @@ def main(
     out: Path,
     resume: bool,
     overwrite: bool,
+    tensorboard: bool,
+    listing: bool,
     as_json: bool,
     **options: Any,
 ) -> None:
@@ -118,13 +138,20 @@ def main(
     --tune searches what is not given: learning rate, weight decay, batch size, the context and the models'
     hyper-parameters.
     """
+    if listing:
+        from training.cli_many import print_runs
+
+        print_runs(out, as_json=as_json)
+        return
+    if not traces:
+        raise click.UsageError("Missing option '--trace'.")
     from rich.console import Console
 
     from training.checkpoint import load_checkpoint
     from training.compare import check_runs, follow_models, train_models
     from training.config import build_runs
     from training.device import resolve_device
-    from training.plots import plot_loss
+    from training.plots import save_curves
     from training.progress import TrainingProgress
     from training.report import legend, next_command, save_report, table
     from training.run import prepare
@@ -132,9 +159,25 @@ def main(
     from training.warm_start import warm_run
     from training.world import this_world
 
-    names = _names(models)
-    settings = _settings(config, sets, options)
+    if tensorboard:
+        from training.tensorboard_log import check_installed, with_tensorboard
+
+        check_installed()
+    file, given = _read_config(config), _given(sets, options)
+    if file.tables:
+        _check_alone({"--model": models, "--ensemble": ensemble, "--from": start_path, "--tune": trials})
+        from training.cli_many import train_tables
+
+        read = partial(read_input, traces, format_, columns, clean)
+        flags = {"resume": resume, "overwrite": overwrite, "tensorboard": tensorboard, "as_json": as_json}
+        this_world().require_one("[[run]] tables in --config")
+        with handled_signals(), shown_log():
+            train_tables(file, given, read, out, **flags)
+        return
+    names = _names(models or file.models)
+    settings = file.settings | given
     start = load_checkpoint(start_path) if start_path else None
+    _check_made(file, start)
     runs = [warm_run(start, names, settings)] if start else build_runs(names or ["gru"], settings)
     device, world = resolve_device(runs[0].fit.device), this_world()
     if trials is not None:
@@ -150,6 +193,7 @@ def main(
 
         check_search(runs, out, trials=trials, warm=start is not None, resume=resume, overwrite=overwrite)
     trace = read_input(traces, format_, columns, clean)
+    _say_differences(file, trace)
     data = prepare(trace, runs[0].data)
     together = f" in {world.size} processes" if world.size > 1 else ""
     click.echo(
@@ -176,7 +220,7 @@ def main(
                 overwrite=overwrite,
                 ensemble=ensemble,
                 start=start,
-                on_model=progress.on_model,
+                on_model=with_tensorboard(progress.on_model, out) if tensorboard else progress.on_model,
             )
     except KeyboardInterrupt:
         how = "Run the same command with --resume instead of --overwrite" if overwrite else "Repeat the command"
@@ -187,12 +231,7 @@ def main(
 
         report["search"] = search_facts(searched)
     save_report(report, out)
-    for model in report["models"]:
-        folder = Path(model["folder"])
-        if not (folder / "metrics.jsonl").exists():  # an ensemble is not trained
-            continue
-        history = [json.loads(line) for line in (folder / "metrics.jsonl").read_text().splitlines()]
-        plot_loss(history, folder / "loss.png", title=f"{model['name']} on {', '.join(trace.sources)}")
+    save_curves(report, out)
     if as_json:
         click.echo(json.dumps(report))
         return
@@ -213,15 +252,51 @@ def _names(models: str | None) -> list[str]:
     return names
 
 
-def _settings(config: Path | None, sets: tuple[str, ...], options: dict[str, Any]) -> dict[str, Any]:
-    """Flat settings that were given: the file's, then those of --set, then the options."""
-    from training.config import load_toml, parse_setting
+def _read_config(config: Path | None) -> RunFile:
+    from training.run_file import RunFile, read_run_file
 
-    settings = load_toml(config) if config else {}
-    settings |= dict(parse_setting(text) for text in sets)
+    return read_run_file(config) if config else RunFile()
+
+
+def _given(sets: tuple[str, ...], options: dict[str, Any]) -> dict[str, Any]:
+    """Flat settings that were given on the command line: those of --set, then the options."""
+    from training.config import parse_setting
+
+    settings = dict(parse_setting(text) for text in sets)
     if options["split"] is not None:
         options["split"] = parse_setting(f"split={options['split']}")[1]
     return settings | {key: value for key, value in options.items() if value is not None}
+
+
+def _check_alone(given: dict[str, Any]) -> None:
+    """Options that mean one run do not go with a file of several."""
+    for option, value in given.items():
+        if value not in (None, False):
+            raise ConfigError(f"{option}: expected it without [[run]] tables in --config, got both; drop one of them")
+
+
+def _check_made(file: RunFile, start: Checkpoint | None) -> None:
+    """A run that began with the weights of another can be made again from these only."""
+    wanted = file.made and file.made["config"]["fit"].get("start")
+    if wanted and (start is None or start.sha256 != wanted):
+        got = "none" if start is None else f"others ({start.sha256[:12]})"
+        raise ConfigError(
+            f"--config: expected --from with the weights that the run began with ({wanted[:12]}), got {got}; add it"
+        )
+
+
+def _say_differences(file: RunFile, trace: Trace) -> None:
+    if file.made is None:
+        return
+    import torch
+
+    from training.facts import library_versions
+    from training.run_file import differences
+
+    for text in differences(
+        file.made, fingerprint=trace.fingerprint(), libraries=library_versions(), threads=torch.get_num_threads()
+    ):
+        click.echo(f"May come out otherwise than the run did: {text}", err=True)
 
 
 def _tune(

@@ -128,12 +128,14 @@ def train_models(
     on_model: OnModel,
     ensemble: bool = False,
     start: Checkpoint | None = None,
+    known: Sequence[BaselineForecast] = (),
 ) -> dict[str, Any]:
     """Train several models, which `check_runs` let through, into `out/<model>` and compare them with the baselines.
 
     A run that names a baseline is tuned, saved like a model and stands in the report among the baselines, with its
     folder. Finished runs on the same data that `out` holds already stand in the report too. With `ensemble`, the mean
-    of the models trained now is one more run, `out/ensemble`. `start` is what the one run begins with.
+    of the models trained now is one more run, `out/ensemble`. `start` is what the one run begins with. `known` is what
+    `tune_baselines` gave on these data; without it that is done here.
 
     Returns:
         The report, as JSON values; see `training.report`.
@@ -147,7 +149,7 @@ def train_models(
     if start is not None:
         check_start(data, runs[0], start)
     names = [run.model.model for run in runs] + ([ENSEMBLE] if ensemble else [])
-    tuned = {baseline.name: baseline for baseline in tune_baselines(data)}
+    tuned = {baseline.name: baseline for baseline in known or tune_baselines(data)}
     baselines = {row["name"]: row for row in score_baselines(data, list(tuned.values()))}
     reasons = left_out(data.wide, validation=data.wide_split.validation, test=data.wide_split.test)
     for run in runs:

@@ -2,10 +2,8 @@
 
 from __future__ import annotations
 
-import sys
 from collections.abc import Mapping, Sequence
 from dataclasses import asdict, dataclass, field, fields, replace
-from pathlib import Path
 from typing import Any
 
 from training.baselines import NAMES as BASELINES
@@ -205,24 +203,6 @@ class RunConfig:
         return cls(data=DataConfig(**data), model=ForecasterConfig(**saved["model"]), fit=FitConfig(**saved["fit"]))
 
 
-def load_toml(path: Path) -> dict[str, Any]:
-    """Read the settings of a TOML file: the same flat keys as `--set`.
-
-    Raises:
-        ConfigError: the file is missing or not TOML.
-    """
-    if sys.version_info >= (3, 11):
-        import tomllib
-    else:
-        import tomli as tomllib
-    try:
-        return tomllib.loads(path.read_text(encoding="utf-8"))
-    except OSError as error:
-        raise ConfigError(f"{path}: expected a TOML file, got {error.strerror}; correct --config") from error
-    except (tomllib.TOMLDecodeError, UnicodeDecodeError) as error:
-        raise ConfigError(f"{path}: expected TOML, got an error: {error}; correct the file") from error
-
-
 def parse_setting(text: str) -> tuple[str, Any]:
     """Parse one `--set key=value`; the value is a number, true, false, a comma-separated list or a word.
 
@@ -267,7 +247,7 @@ def build_runs(models: Sequence[str], settings: Mapping[str, Any]) -> list[RunCo
     for key, value in settings.items():
         if isinstance(value, dict) or key in ("model", "models"):
             raise ConfigError(
-                f"setting: expected flat keys, got '{key}'; tables are not used, and --model names models"
+                f"setting: expected flat keys, got '{key}'; the only tables are [[run]], and --model names models"
             )
         if key in homes:
             part, kind = homes[key]

@@ -7,32 +7,32 @@ anything ends it, unless a step is half made.
 
 from __future__ import annotations
 
-import json
 import logging
 import math
 import time
 from collections.abc import Callable
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import torch
 
 from training import stop
 from training.backtest import rolling_forecasts
-from training.checkpoint import LAST, WEIGHTS, save_weights, write_atomically
+from training.checkpoint import LAST, WEIGHTS, save_weights
 from training.config import RunConfig
 from training.device import is_out_of_memory
 from training.divergence import SLOWER, NotFinite, Watch, bad_window_s, likely_cause
 from training.errors import TrainingError
 from training.forecaster import Forecaster
 from training.metrics import wql
+from training.metrics_log import METRICS, MetricsLog
 from training.quantile_model import QuantileModel
 from training.resume import LastState, Progress
 from training.steps import Stepper
 from training.windows import Split, WindowSource
 from training.world import agree, from_first, this_world
 
-METRICS = "metrics.jsonl"
 _WARM_UP = 0.05
 _LOOK_EVERY = 16  # steps between two looks at the losses: a look waits for the GPU and the other processes
 
@@ -41,7 +41,7 @@ _log = logging.getLogger(__name__)
 OnBatch = Callable[[int, torch.Tensor], None]
 """Called after every step with the number of windows and the step's loss, still on the device. What it raises ends the
 training, its state saved."""
-OnEpoch = Callable[[dict[str, float]], None]
+OnEpoch = Callable[[dict[str, Any]], None]
 """Called after every epoch with its line of `metrics.jsonl`."""
 
 
@@ -94,7 +94,7 @@ def fit(
             loop.save_at_the_end(error)
             raise
         with stop.waiting_for_steps():
-            loop.end_epoch(line)
+            line = loop.end_epoch(line)
         on_epoch(line)
     return loop.progress
 
@@ -121,9 +121,15 @@ class _Loop:
         self._origins = torch.from_numpy(split.train)
         self._batches = math.ceil(len(self._origins) / self._fit.batch_size)
         self._watch = Watch()
+        self._metrics: MetricsLog | None = None  # of the first process
         self._total = torch.zeros((), device=source.device)
         self._began = self._saved_at = time.perf_counter()
         self._kept = "Nothing was saved before"
+
+    @property
+    def _steps(self) -> int:
+        """Steps of the optimizer done, from the first epoch on."""
+        return self.progress.epoch * self._batches + self.progress.step
 
     @property
     def done(self) -> bool:
@@ -134,7 +140,6 @@ class _Loop:
         saved = self._last.load(wanted=resume)
         if saved is not None:
             self.progress = saved
-            self._write_metrics()  # a kill may have come between the two files
             self._kept = f"The checkpoint of {saved.place} is kept"
             _log.info("%s: goes on from %s", self._folder.name, saved.place)
         else:
@@ -143,6 +148,9 @@ class _Loop:
                 self.progress.best_wql = self._validate()
                 self._save_weights()
             self._save()
+        if self.world.is_first:
+            path, device = self._folder / METRICS, self._source.device
+            self._metrics = MetricsLog(path, history=self.progress.history, step=self._steps, device=device)
         self._stepper.settle(self._origins[: self._fit.batch_size])
 
     def make_steps(self, on_batch: OnBatch) -> None:
@@ -165,6 +173,10 @@ class _Loop:
             progress.step = index + 1
             self._watch.add(progress.step, loss, norm)
             self._stepper.whole = True
+            if self._metrics:
+                self._metrics.on_step(
+                    progress.epoch + 1, self._steps, windows=len(picks), loss=loss, learning_rate=rate
+                )
             on_batch(len(picks), loss)
             due = time.perf_counter() - self._saved_at >= self._fit.checkpoint_s
             at_once = self.world.size == 1 and (due or stop.asked())
@@ -173,12 +185,13 @@ class _Loop:
                 if due:
                     self._save()
 
-    def judge(self) -> dict[str, float]:
+    def judge(self) -> dict[str, Any]:
         """The line of `metrics.jsonl` of an epoch whose steps are made."""
         progress, seconds = self.progress, time.perf_counter() - self._began
         rate = self._rate(self._batches - 1)
         line = {
             "epoch": progress.epoch + 1,
+            "step": self._steps,
             "train_loss": float(self._total) / self._batches,
             "learning_rate": rate,
             "windows_per_s": len(self._origins) / seconds,
@@ -191,9 +204,11 @@ class _Loop:
                 raise NotFinite(line["validation_wql"], self._origins[:0], **place, rate=rate)
         return line
 
-    def end_epoch(self, line: dict[str, float]) -> None:
-        """Count an epoch, and save it."""
+    def end_epoch(self, line: dict[str, Any]) -> dict[str, Any]:
+        """Count an epoch, and save it; gives its line of `metrics.jsonl` as it stands there."""
         progress = self.progress
+        if self._metrics:
+            line = self._metrics.stamped(line)
         self._stepper.whole = False
         progress.epoch, progress.step, progress.seconds = progress.epoch + 1, 0, 0.0
         self._total.zero_()
@@ -203,8 +218,10 @@ class _Loop:
             progress.best_wql, progress.best_epoch = score, progress.epoch
             self._save_weights()
         self._save()
-        self._write_metrics()
+        if self._metrics:
+            self._metrics.on_epoch(line)
         self._stepper.whole = True
+        return line
 
     def go_back(self, found: NotFinite) -> None:
         """To the last state, once, with a lower learning rate.
@@ -228,6 +245,8 @@ class _Loop:
         assert saved is not None
         self.progress = saved
         self.progress.slower = SLOWER
+        if self._metrics:
+            self._metrics.keep(saved.history, step=self._steps)
         _log.warning(
             "%s: expected finite losses, got %s; likely %s. Back to %s, once, with a tenth of the learning rate",
             name,
@@ -300,10 +319,6 @@ class _Loop:
         if self.world.is_first:
             save_weights(self._folder / WEIGHTS, self._model)
 
-    def _write_metrics(self) -> None:
-        if self.world.is_first:
-            _write_metrics(self._folder, self.progress)
-
 
 def stopped_early(progress: Progress, *, patience: int) -> bool:
     """Whether the last `patience` epochs brought no better validation score."""
@@ -320,7 +335,3 @@ def _schedule(done: float) -> float:
     if done < _WARM_UP:
         return done / _WARM_UP
     return 0.5 * (1 + math.cos(math.pi * (done - _WARM_UP) / (1 - _WARM_UP)))
-
-
-def _write_metrics(folder: Path, progress: Progress) -> None:
-    write_atomically(folder / METRICS, "".join(json.dumps(line) + "\n" for line in progress.history).encode())

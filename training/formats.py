@@ -19,7 +19,7 @@ _COUNT_REQUESTS = ("requests", "count", "counts", "num_requests", "request_count
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Layout:
-    """Where a file keeps what a trace needs. Names are columns of a CSV file or keys of JSON lines."""
+    """Where a file keeps what a trace needs. Names are columns of CSV or Parquet files, or keys of JSON lines."""
 
     format: str
     """One of `FORMATS`, or "columns" when the user mapped the columns."""
@@ -88,7 +88,7 @@ def check_choice(format: str | None, columns: Mapping[str, str] | None) -> None:
 def find_layout(
     names: Sequence[str],
     *,
-    json_lines: bool,
+    json_lines: bool | None,
     where: str,
     format: str | None = None,
     columns: Mapping[str, str] | None = None,
@@ -97,7 +97,7 @@ def find_layout(
 
     Args:
         names: column names as found, in order.
-        json_lines: the file holds JSON lines.
+        json_lines: the file holds JSON lines; None for Parquet, which may hold what either does.
         where: file and line of the header, for errors.
         format: overrides detection.
         columns: overrides both; see `check_choice`.
@@ -114,19 +114,19 @@ def find_layout(
             response_tokens=columns.get("response_tokens"),
             requests=columns.get("requests"),
             units_per_s=TIME_UNITS[columns.get("time_unit", "s")],
-            json_lines=json_lines,
+            json_lines=bool(json_lines),
         )
         return _spelled(wanted, names, where)
     if format is not None and format != "counts":
         wanted = next(layout for layout in _ROW_LAYOUTS if layout.format == format)
-        if wanted.json_lines != json_lines:
+        if json_lines is not None and wanted.json_lines != json_lines:
             kinds = ("JSON lines", "CSV") if wanted.json_lines else ("CSV", "JSON lines")
             raise TraceError(f"{where}: expected {kinds[0]} for format '{format}', got {kinds[1]}; drop --format")
         return _spelled(wanted, names, where)
     known = {_key(name) for name in names}
     if format is None:
         for layout in _ROW_LAYOUTS:
-            if layout.json_lines == json_lines and known.issuperset(map(_key, layout.names)):
+            if json_lines in (None, layout.json_lines) and known.issuperset(map(_key, layout.names)):
                 return _spelled(layout, names, where)
     counts = None if json_lines else _counts_layout(known)
     if counts is not None:

@@ -6,6 +6,8 @@ from typing import TYPE_CHECKING, Any
 
 import torch
 
+from training.usage import utilization_percent
+
 if TYPE_CHECKING:
     from training.request_predictor import EnhancedRequestPredictor
 
@@ -33,12 +35,9 @@ def monitor_gpu_performance(device: int | None = None) -> dict[str, Any]:
         "memory_total_bytes": int(torch.cuda.get_device_properties(index).total_memory),
         "utilization_percent": None,
     }
-    try:
-        facts["utilization_percent"] = int(torch.cuda.utilization(index))
-    except (ImportError, RuntimeError, OSError) as error:
-        facts["utilization_error"] = str(error)
-    except Exception as error:  # pynvml's own errors stand under Exception alone
-        facts["utilization_error"] = f"NVML: {error}"
+    facts["utilization_percent"], reason = utilization_percent(index)
+    if reason:
+        facts["utilization_error"] = reason
     shown = facts["utilization_percent"]
     print(f"Device: {facts['device']}")
     print(f"Memory allocated: {facts['memory_allocated_bytes'] / 2**30:.2f} GiB")

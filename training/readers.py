@@ -13,9 +13,11 @@ from training import cleaning
 from training.errors import TraceError
 from training.formats import check_choice
 from training.trace import EPOCH_FROM_S, MAX_TOKENS, Trace
+from training.trace_columns import Grown
 from training.trace_exact import MAX_EPOCH_S, line_of_row, read_exact
 from training.trace_fast import read_fast
-from training.trace_file import Source, Table, inspect
+from training.trace_file import COLUMNS, Source, Table, inspect
+from training.trace_parquet import read_parquet
 
 _SORT = "pass --clean to sort the rows"
 
@@ -30,8 +32,11 @@ def read_trace(
 ) -> Trace:
     """Read, validate and join trace files.
 
+    The files are read one after the other, in blocks, and joined column by column: unless rows must be sorted, there is
+    never more beside the final arrays than one column of one file.
+
     Args:
-        paths: files or glob patterns, plain or gzip; joined in the order of their first times.
+        paths: files or glob patterns, text (plain or gzip) or Parquet; joined in the order of their first times.
         format: one of `training.formats.FORMATS`; by default told from each file's header.
         columns: for other CSV files or JSON lines: the column of "time", "request_tokens", "response_tokens",
             "requests" (counts per bin), and optionally "time_unit" (s, ms, us, ns).
@@ -57,12 +62,12 @@ def read_trace(
     parts.clear()
     tables.clear()
     if clean:
-        table = cleaning.clean_order(table, tally)
+        cleaning.clean_order(table, tally)
     counts = table.requests is not None
     return Trace(
         time_s=table.time_s,
-        request_tokens=_tokens(table.request_tokens, counts),
-        response_tokens=_tokens(table.response_tokens, counts),
+        request_tokens=table.request_tokens,
+        response_tokens=table.response_tokens,
         requests=table.requests,
         bin_s=_bin_width(table.time_s, sources) if counts else None,
         clock="epoch" if _is_epoch(table) else "relative",
@@ -107,13 +112,16 @@ def _read_file(
     on_bytes: Callable[[int], None] | None,
 ) -> tuple[Source, Table]:
     source = inspect(path, format=format, columns=columns)
-    table = read_fast(source, on_bytes)
+    table = (read_parquet if source.parquet else read_fast)(source, on_bytes)
     if table is None or not (clean or _is_sound(table)):
         table = read_exact(source, clean=clean, on_bytes=on_bytes)
     if clean:
-        table = cleaning.clean_values(table, source, tally)
+        cleaning.clean_values(table, source, tally)
     elif table.requests is not None:
         _check_bins(source, table)
+    if table.requests is None:
+        table.request_tokens = _tokens(table.request_tokens)
+        table.response_tokens = _tokens(table.response_tokens)
     return source, table
 
 
@@ -162,27 +170,24 @@ def _check_no_overlap(sources: list[Source], tables: list[Table]) -> None:
 
 
 def _joined(tables: list[Table]) -> Table:
+    """All rows, column by column; each file's column goes as soon as it is copied."""
     if len(tables) == 1:
         return tables[0]
-
-    def join(name: str) -> np.ndarray | None:
-        arrays = [getattr(table, name) for table in tables]
-        return None if arrays[0] is None else np.concatenate(arrays)
-
-    time_s = join("time_s")
-    assert time_s is not None
-    return Table(
-        time_s=time_s,
-        request_tokens=join("request_tokens"),
-        response_tokens=join("response_tokens"),
-        requests=join("requests"),
-        wall_clock=tables[0].wall_clock,
-    )
+    rows = sum(len(table.time_s) for table in tables)
+    joined: dict[str, np.ndarray | None] = dict.fromkeys(COLUMNS)
+    for name in COLUMNS:
+        if getattr(tables[0], name) is None:
+            continue
+        whole = Grown(getattr(tables[0], name).dtype, rows)
+        for table in tables:
+            whole.extend(getattr(table, name))
+            setattr(table, name, None)
+        joined[name] = whole.finish()
+    return Table(**joined, wall_clock=tables[0].wall_clock)  # type: ignore[arg-type]
 
 
-def _tokens(tokens: np.ndarray | None, counts: bool) -> np.ndarray | None:
-    if tokens is None or counts:
-        return tokens
+def _tokens(tokens: np.ndarray | None) -> np.ndarray:
+    assert tokens is not None
     assert tokens.max() <= MAX_TOKENS
     return tokens.astype(np.int32, copy=False)
 
@@ -193,12 +198,12 @@ def _check_bins(source: Source, table: Table) -> None:
     if (steps == 0).any():
         row = int(np.argmin(steps != 0)) + 1
         raise TraceError(
-            f"{source.path}:{line_of_row(source, row)}: expected one row per bin, got a second one for "
+            f"{source.place(line_of_row(source, row))}: expected one row per bin, got a second one for "
             f"{source.layout.time} {table.time_s[row]:.3f} s; pass --clean to add them up"
         )
     row_off = _off_grid(steps)
     if row_off is not None:
-        raise TraceError(f"{source.path}:{line_of_row(source, row_off + 1)}: {_off_grid_text(steps, row_off)}")
+        raise TraceError(f"{source.place(line_of_row(source, row_off + 1))}: {_off_grid_text(steps, row_off)}")
 
 
 def _bin_width(time_s: np.ndarray, sources: list[Source]) -> float:

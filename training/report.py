@@ -10,6 +10,7 @@ from typing import Any
 from rich.table import Table
 
 from training.checkpoint import write_atomically
+from training.plots import CURVES
 
 JSON, MARKDOWN = "report.json", "report.md"
 _WIDE = 115
@@ -96,6 +97,10 @@ def _better(report: dict[str, Any]) -> list[dict[str, Any]]:
     return [row for row in report["models"] if row["test"]["wql"]["mean"] < bar]
 
 
+def _trained(report: dict[str, Any]) -> bool:
+    return any("final_train_loss" in row.get("training", {}) for row in report["models"])
+
+
 def _validation(row: dict[str, Any]) -> float:
     return float(row["validation"]["wql"]["mean"])
 
@@ -128,6 +133,7 @@ def save_report(report: dict[str, Any], out: Path) -> None:
         "",
         legend(report),
         "",
+        *([f"![training loss and validation wQL by epoch]({CURVES})", ""] if _trained(report) else []),
         "Settings of the baselines, tuned on validation:",
         "",
         *(

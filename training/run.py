@@ -322,7 +322,12 @@ def finish_run(
         **data_facts(data),
         "model": facts,
         "config": config.to_dict(),
-        "training": training | {"parameters": sum(p.numel() for p in final.parameters()), "calibration": kind},
+        "training": {
+            **training,
+            "parameters": sum(p.numel() for p in final.parameters()),
+            "calibration": kind,
+            "threads": torch.get_num_threads(),
+        },
         "scores": {
             part: scores(*rolling_forecasts(model, source, origins), data.config.levels, data.series.channels)
             for (part, origins), model in zip(scored_parts(data).items(), (judged, final), strict=False)

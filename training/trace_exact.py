@@ -62,7 +62,7 @@ def read_exact(source: Source, *, clean: bool, on_bytes: Callable[[int], None] |
         except _BadRowError as error:
             if not clean:
                 remedy = "" if ";" in str(error) else f"; {_REMEDY}"
-                raise TraceError(f"{source.path}:{line}: {error}{remedy}") from None
+                raise TraceError(f"{source.place(line)}: {error}{remedy}") from None
             unreadable += 1
             continue
         if written_as_date is None:
@@ -86,7 +86,7 @@ def read_exact(source: Source, *, clean: bool, on_bytes: Callable[[int], None] |
 
 
 def line_of_row(source: Source, row: int) -> int:
-    """The line (from 1, header included) on which the row with index `row` starts."""
+    """The line (from 1, header included) on which the row with index `row` starts; of Parquet, its number from 1."""
     for index, (line, _, _) in enumerate(_rows(source)):
         if index == row:
             return line
@@ -95,6 +95,12 @@ def line_of_row(source: Source, row: int) -> int:
 
 def _rows(source: Source, on_bytes: Callable[[int], None] | None = None) -> Iterator[tuple[int, list[Any], str | None]]:
     """Line, the cells of `layout.names` and what is wrong with the row's shape, for each row that is not blank."""
+    if source.parquet:
+        from training.trace_parquet import parquet_rows
+
+        for number, cells in parquet_rows(source, on_bytes):
+            yield number, cells, None
+        return
     with opened(source.path, on_bytes) as file:
         text = io.TextIOWrapper(file, encoding="utf-8-sig", errors="replace", newline="")
         yield from (_json_rows if source.layout.json_lines else _csv_rows)(source, text)

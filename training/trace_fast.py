@@ -12,10 +12,11 @@ import re
 from collections import deque
 from collections.abc import Callable, Iterator
 from concurrent.futures import Future, ThreadPoolExecutor
-from typing import IO, TYPE_CHECKING, Any, TypeVar
+from typing import IO, TYPE_CHECKING, TypeVar
 
 import numpy as np
 
+from training.trace_columns import Grown
 from training.trace_file import Source, Table, opened
 
 if TYPE_CHECKING:
@@ -23,6 +24,8 @@ if TYPE_CHECKING:
 
 _BLOCK_BYTES = 1 << 19
 _MOST_THREADS = 4
+_MOST_PACKED = 12
+"""A gzip file of a trace is seldom smaller than a twelfth of its text."""
 _Parsed = TypeVar("_Parsed")
 _DATE = re.compile(r"\s*\d{4}-\d\d-\d\d[ T]\d\d:\d\d:\d\d(\.\d{1,9})?(Z|[+-]\d\d(:?\d\d)?)?\s*")
 
@@ -46,8 +49,7 @@ def read_fast(source: Source, on_bytes: Callable[[int], None] | None = None) -> 
         "read_options": pacsv.ReadOptions(use_threads=False, block_size=1 << 30, column_names=names),
         "convert_options": pacsv.ConvertOptions(column_types=types, include_columns=list(types)),
     }
-    blocks = 1 + source.path.stat().st_size / _BLOCK_BYTES
-    columns = [_Grown(np.float64 if i == 0 or tokens == pa.float64() else np.int32, blocks) for i in range(len(types))]
+    columns: list[Grown] = []
 
     def parse(block: bytes) -> list[np.ndarray] | None:
         try:
@@ -63,8 +65,12 @@ def read_fast(source: Source, on_bytes: Callable[[int], None] | None = None) -> 
         for block in _in_parallel(parse, _blocks(file)):
             if block is None:
                 return None
+            if not columns:
+                columns = [Grown(values.dtype, _expected(source, len(values))) for values in block]
             for column, values in zip(columns, block, strict=True):
                 column.extend(values)
+    if not columns:
+        return None
     arrays = [column.finish() for column in columns]
     if not len(arrays[0]):
         return None
@@ -76,6 +82,12 @@ def read_fast(source: Source, on_bytes: Callable[[int], None] | None = None) -> 
         requests=named.get(source.layout.requests or ""),
         wall_clock=date is not None,
     )
+
+
+def _expected(source: Source, rows: int) -> int:
+    """Rows to reserve memory for, more than there will be, from those of the first block."""
+    blocks = 1 + source.path.stat().st_size / _BLOCK_BYTES
+    return int(rows * blocks * (_MOST_PACKED if source.packed else 1.5))
 
 
 def _seconds(time: np.ndarray, units_per_s: float) -> np.ndarray:
@@ -128,29 +140,3 @@ def _values(column: pa.ChunkedArray) -> np.ndarray | None:
     if is_date:  # in two parts: nanoseconds since 1970 do not fit the 53 bits of a float64
         return np.asarray(values // 10**9 + (values % 10**9) / 1e9)
     return values if dtype != np.float64 or np.isfinite(values).all() else None
-
-
-class _Grown:
-    """An array that is extended in place: memory beyond the rows in use is reserved but never touched.
-
-    The first rows foretell how many follow, so that a plain file needs no second reservation: what a larger
-    array leaves behind when it is copied would stay with the process.
-    """
-
-    def __init__(self, dtype: Any, blocks: float) -> None:
-        self._array, self._used, self._blocks = np.empty(0, dtype=dtype), 0, blocks
-
-    def extend(self, values: np.ndarray) -> None:
-        end = self._used + len(values)
-        if end > len(self._array):
-            expected = 2 * len(self._array) if self._used else int(1.1 * len(values) * self._blocks)
-            larger = np.empty(max(end, expected), dtype=self._array.dtype)
-            larger[: self._used] = self._array[: self._used]
-            self._array = larger
-        self._array[self._used : end] = values
-        self._used = end
-
-    def finish(self) -> np.ndarray:
-        """The rows, in an array that owns no more memory than they need."""
-        self._array.resize(self._used, refcheck=False)
-        return self._array

@@ -1,4 +1,4 @@
-"""Opening a trace file: plain or gzip, text or not, and where its header ends."""
+"""Opening a trace file: text, plain or gzip, or Parquet, and where its header ends."""
 
 from __future__ import annotations
 
@@ -18,11 +18,13 @@ import numpy as np
 from training.errors import TraceError
 from training.formats import Layout, find_layout
 
+COLUMNS = ("time_s", "request_tokens", "response_tokens", "requests")
 _HEAD_BYTES = 1 << 16
 _BOM = b"\xef\xbb\xbf"
+_GZIP, _PARQUET = b"\x1f\x8b", b"PAR1"
 _OTHER_KINDS = {
     b"PK\x03\x04": "a zip archive",
-    b"PAR1": "a Parquet file",
+    _PARQUET: "a Parquet file inside gzip",
     b"\x28\xb5\x2f\xfd": "a zstd file",
     b"BZh": "a bzip2 file",
     b"\xfd7zXZ": "an xz file",
@@ -37,20 +39,32 @@ class Source:
     layout: Layout
     names: tuple[str, ...]
     """Columns of the header; for JSON lines the keys of the first object."""
-    header_lines: int
+    header_lines: int = 0
     """Physical lines before the first row of data; 0 for JSON lines."""
-    first_time: Any
-    """The time of the first row as written; None when there is no row."""
+    first_time: Any = None
+    """The time of the first row as written; None when there is no row, and for Parquet."""
+    packed: bool = False
+    """The text is compressed with gzip."""
+    parquet: bool = False
+    """A Parquet file, whose rows have numbers from 1 instead of lines."""
 
     @property
     def indices(self) -> tuple[int, ...]:
         """Positions of `layout.names` in a CSV row."""
         return tuple(self.names.index(name) for name in self.layout.names)
 
+    def place(self, line: int) -> str:
+        """Where a row is, for errors."""
+        return f"{self.path}: row {line}" if self.parquet else f"{self.path}:{line}"
+
 
 @dataclass(slots=True, kw_only=True)
 class Table:
-    """Columns of one file as read, before cleaning; tokens of requests are integers, totals float64."""
+    """Columns of one file as read, then cleaned in place; tokens of requests are integers, totals float64.
+
+    Attributes:
+        time_s, request_tokens, response_tokens, requests: (N,) each, as `COLUMNS` names them.
+    """
 
     time_s: np.ndarray
     request_tokens: np.ndarray | None
@@ -72,7 +86,7 @@ def opened(path: Path, on_bytes: Callable[[int], None] | None = None) -> Iterato
     """
     try:
         with open(path, "rb", buffering=0) as raw:
-            packed = raw.read(2) == b"\x1f\x8b"
+            packed = raw.read(2) == _GZIP
             raw.seek(0)
             counted = io.BufferedReader(_Counted(raw, on_bytes), buffer_size=1 << 17)
             yield gzip.GzipFile(fileobj=counted, mode="rb") if packed else counted  # type: ignore[misc]
@@ -81,9 +95,7 @@ def opened(path: Path, on_bytes: Callable[[int], None] | None = None) -> Iterato
             f"{path}: expected a complete gzip file, got a truncated or damaged one ({error}); copy it again"
         ) from error
     except OSError as error:
-        raise TraceError(
-            f"{path}: expected a readable file, got '{error.strerror}'; check the path and its rights"
-        ) from error
+        raise unreadable(path, error) from error
 
 
 class _Counted(io.RawIOBase):
@@ -108,9 +120,14 @@ def inspect(path: Path, *, format: str | None, columns: Mapping[str, str] | None
     Raises:
         TraceError: empty, binary, header only, or a header that fits no known format.
     """
-    head = _text_head(path)
+    start = _first_bytes(path)
+    if start == _PARQUET:
+        from training.trace_parquet import inspect_parquet
+
+        return inspect_parquet(path, format=format, columns=columns)
+    head, packed = _text_head(path), start.startswith(_GZIP)
     if head.lstrip().startswith("{"):
-        return _inspect_json(path, head, format=format, columns=columns)
+        return _inspect_json(path, head, packed, format=format, columns=columns)
     rows = csv.reader(io.StringIO(head, newline=""))
     try:
         names = next(row for row in rows if row)
@@ -129,10 +146,13 @@ def inspect(path: Path, *, format: str | None, columns: Mapping[str, str] | None
         names=tuple(names),
         header_lines=header_lines,
         first_time=first_row[time] if time < len(first_row) else None,
+        packed=packed,
     )
 
 
-def _inspect_json(path: Path, head: str, *, format: str | None, columns: Mapping[str, str] | None) -> Source:
+def _inspect_json(
+    path: Path, head: str, packed: bool, *, format: str | None, columns: Mapping[str, str] | None
+) -> Source:
     line = 1 + head[: len(head) - len(head.lstrip())].count("\n")
     text = head.lstrip().split("\n", 1)[0]
     try:
@@ -140,7 +160,23 @@ def _inspect_json(path: Path, head: str, *, format: str | None, columns: Mapping
     except (ValueError, RecursionError) as error:
         raise TraceError(f"{path}:{line}: expected a JSON object, got '{text[:60]}' ({error}); fix the line") from error
     layout = find_layout(tuple(record), json_lines=True, where=f"{path}:{line}", format=format, columns=columns)
-    return Source(path=path, layout=layout, names=tuple(record), header_lines=0, first_time=record.get(layout.time))
+    first_time = record.get(layout.time)
+    return Source(path=path, layout=layout, names=tuple(record), first_time=first_time, packed=packed)
+
+
+def _first_bytes(path: Path) -> bytes:
+    try:
+        with open(path, "rb") as file:
+            return file.read(len(_PARQUET))
+    except OSError as error:
+        raise unreadable(path, error) from error
+
+
+def unreadable(path: Path, error: OSError) -> TraceError:
+    """The error for a file that the system does not let read."""
+    return TraceError(
+        f"{path}: expected a readable file, got '{error.strerror or error}'; check the path and its rights"
+    )
 
 
 def _text_head(path: Path) -> str:
@@ -166,4 +202,6 @@ def _text_head(path: Path) -> str:
             if text.strip():
                 return text
             kind = "an empty file"
-    raise TraceError(f"{path}: expected CSV or JSON lines, plain or gzip, got {kind}; give the trace as such a file")
+    raise TraceError(
+        f"{path}: expected CSV or JSON lines, plain or gzip, or Parquet, got {kind}; give the trace as such a file"
+    )

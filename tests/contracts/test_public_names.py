@@ -180,9 +180,9 @@ def test_wrong_usage_exits_2_and_says_so_on_stderr(script: str) -> None:
         (
             "fcast-train",
             "--trace --model --series --bin --context --horizon --epochs --device --out --config --set --json "
-            "--from --tune",
+            "--from --tune --list --tensorboard",
         ),
-        ("fcast-export", "--format --out --name --opset --atol --rtol --json"),
+        ("fcast-export", "--best --format --out --name --opset --atol --rtol --json"),
         ("fcast-verify", "--device --json"),
         ("fcast-predict", "--device"),
         ("fcast-bench", "--device --threads --batch --calls --paced --streams --checkpoint --plot --json"),

@@ -3,9 +3,11 @@
 from __future__ import annotations
 
 import errno
+import hashlib
 import json
 import os
 import re
+import shutil
 import subprocess
 import sys
 import warnings
@@ -20,6 +22,7 @@ from export.cli_export import _as_text, main
 from export.exporters import AUTO, DEFAULT_OPSET
 from export.parity import ATOL, RTOL
 from runtime.verify import verify
+from tests.export.conftest import train
 
 
 def export(*args: object) -> Result:
@@ -159,6 +162,34 @@ def test_a_missing_checkpoint_says_what_is_expected(tmp_path: Path) -> None:
         f"Error: {tmp_path}/nothing: expected a run folder of fcast-train, got No such file or directory; "
         "correct the path\n"
     )
+
+
+def test_best_exports_the_run_that_is_best_on_validation_and_says_why(load_run: Path, tmp_path: Path) -> None:
+    runs = tmp_path / "runs"
+    shutil.copytree(load_run, runs / "one")
+    train(runs / "two", series="load", model="dlinear", calendar="day+week", seed=1)
+    (runs / "cut").mkdir()
+    (runs / "cut" / "checkpoint.json").write_text("{")
+    scores = {
+        name: json.loads((runs / name / "checkpoint.json").read_text())["scores"]["validation"]["wql"]["mean"]
+        for name in ("one", "two")
+    }
+    best = min(scores, key=scores.__getitem__)
+    result = export(runs, "--best", "--out", tmp_path / "artifacts", "--json")
+    assert result.exit_code == 0, result.stderr
+    lines = result.stderr.splitlines()
+    assert lines[0].startswith(f"{runs / best}: wQL {scores[best]:.4f} on validation, the lowest of 2 finished runs (")
+    assert lines[1].startswith(f"{runs / 'cut'}: left out, damaged: ")
+    manifest = json.loads((Path(json.loads(result.stdout)["path"]) / "manifest.json").read_text())
+    weights = hashlib.sha256((runs / best / "model.safetensors").read_bytes()).hexdigest()
+    assert manifest["checkpoint_sha256"] == weights
+
+
+def test_best_of_no_finished_run_is_one_clear_line(tmp_path: Path) -> None:
+    result = export(tmp_path, "--best")
+    assert (result.exit_code, result.stdout) == (1, "")
+    assert "expected a finished run, got 0 others; see fcast-train --list" in result.stderr
+    assert result.stderr.count("\n") == 1
 
 
 def test_the_defaults_that_help_shows_are_those_of_the_library() -> None:

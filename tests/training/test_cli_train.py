@@ -48,6 +48,8 @@ def test_several_models_train_and_stand_beside_the_baselines(trace_file, tmp_pat
     for name in ("gru", "dlinear"):
         for file in ("model.safetensors", "checkpoint.json", "metrics.jsonl", "loss.png"):
             assert (tmp_path / name / file).stat().st_size > 0
+    assert (tmp_path / "curves.png").read_bytes().startswith(b"\x89PNG")
+    assert "(curves.png)" in (tmp_path / "report.md").read_text()
     report = json.loads((tmp_path / "report.json").read_text())
     rows = {row["name"]: row for row in report["models"] + report["baselines"]}
     for name, row in rows.items():
@@ -104,6 +106,8 @@ def test_a_killed_run_resumes_to_the_weights_of_an_uninterrupted_one(trace_file,
     assert "epoch 1/6" not in again.stderr
     weights = [(tmp_path / out / "gru" / "model.safetensors").read_bytes() for out in ("whole", "killed")]
     assert weights[0] == weights[1]
+    lines = [json.loads(line) for line in (tmp_path / "killed" / "gru" / "metrics.jsonl").read_text().splitlines()]
+    assert [line["epoch"] for line in lines] == [1, 2, 3, 4, 5, 6]
 
 
 def test_ctrl_c_says_how_to_go_on(trace_file, tmp_path, monkeypatch):

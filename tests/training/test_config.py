@@ -7,8 +7,9 @@ from dataclasses import fields
 
 import pytest
 
-from training.config import DataConfig, FitConfig, ForecasterConfig, RunConfig, build_runs, load_toml, parse_setting
+from training.config import DataConfig, FitConfig, ForecasterConfig, RunConfig, build_runs, parse_setting
 from training.errors import ConfigError
+from training.run_file import read_run_file
 
 
 def test_every_default_is_valid_and_survives_json():
@@ -73,15 +74,15 @@ def test_set_needs_an_equals_sign():
 
 def test_toml_holds_the_same_keys(tmp_path):
     (tmp_path / "run.toml").write_text("epochs = 3\nsplit = [4, 1, 2]\n")
-    assert build_runs(["gru"], load_toml(tmp_path / "run.toml"))[0].data.split == (4.0, 1.0, 2.0)
+    assert build_runs(["gru"], read_run_file(tmp_path / "run.toml").settings)[0].data.split == (4.0, 1.0, 2.0)
 
 
 def test_a_file_that_is_not_toml_or_not_there_is_refused(tmp_path):
     with pytest.raises(ConfigError, match="expected a TOML file, got No such file"):
-        load_toml(tmp_path / "none.toml")
+        read_run_file(tmp_path / "none.toml")
     (tmp_path / "bad.toml").write_text("epochs = = 3")
     with pytest.raises(ConfigError, match=r"bad.toml: expected TOML, got an error"):
-        load_toml(tmp_path / "bad.toml")
+        read_run_file(tmp_path / "bad.toml")
 
 
 def test_config_is_frozen():
