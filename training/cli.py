@@ -78,7 +78,7 @@ def shown_log() -> Iterator[None]:
     """Show what training has to say on stderr, line by line."""
     log, handler = logging.getLogger("training"), logging.Handler(logging.INFO)
     handler.emit = lambda record: click.echo(record.getMessage(), err=True)  # type: ignore[method-assign]
-    before = log.level, log.propagate
+    level, propagate = log.level, log.propagate
     log.addHandler(handler)
     log.setLevel(logging.INFO)
     log.propagate = False
@@ -86,7 +86,8 @@ def shown_log() -> Iterator[None]:
         yield
     finally:
         log.removeHandler(handler)
-        log.level, log.propagate = before
+        log.setLevel(level)
+        log.propagate = propagate
 
 
 def _drop_stdout() -> None:
