@@ -24,7 +24,7 @@ LOWEST_PYTHON ?= $(PYTHON)
 PINS = $(shell $(PYTHON) -c 'import sys; print("-c constraints.txt" if sys.version_info[:2] == (3, 11) else "")')
 LOWEST := $(CURDIR)/.venv/bin/python $(CURDIR)/tests/contracts/lower_bounds.py $(CURDIR)/pyproject.toml
 PIP := bin/python -m pip install -q --disable-pip-version-check
-SOURCES := $(shell find runtime training export predictor -name '*.py' -o -name py.typed 2>/dev/null)
+SOURCES := $(shell find runtime training export predictor -name '*.py' -o -name 'bundle_*' -o -name py.typed 2>/dev/null)
 
 .PHONY: help demo test test-all test-runtime test-lowest check clean
 
