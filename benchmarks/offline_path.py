@@ -23,7 +23,7 @@ from pathlib import Path
 import click
 
 _BLOCK = re.compile(r"^```sh\n(.*?)^```$", re.DOTALL | re.MULTILINE)
-_NO_NETWORK = ["unshare", "--map-root-user", "--net"]
+NO_NETWORK = ["unshare", "--map-root-user", "--net"]
 
 
 @click.command()
@@ -55,7 +55,7 @@ def can_leave_the_network() -> bool:
     """Whether this user may make a network namespace here, and finds nothing but a loopback in it."""
     try:
         done = subprocess.run(
-            [*_NO_NETWORK, "cat", "/proc/net/dev"], capture_output=True, text=True, check=False, timeout=60
+            [*NO_NETWORK, "cat", "/proc/net/dev"], capture_output=True, text=True, check=False, timeout=60
         )
     except OSError:
         return False
@@ -106,7 +106,7 @@ def follow_readme(bundle: Path, place: Path) -> None:
     environment = {"PATH": _path_of_the_system(), "HOME": str(home), "BUNDLE": str(bundle), "OMP_NUM_THREADS": "1"}
     script = "set -eux\n" + "".join(blocks)
     # What a bundle's commands print is for the person who watches; stdout belongs to the result.
-    subprocess.run([*_NO_NETWORK, "sh", "-c", script], cwd=place, env=environment, stdout=sys.stderr, check=True)
+    subprocess.run([*NO_NETWORK, "sh", "-c", script], cwd=place, env=environment, stdout=sys.stderr, check=True)
 
 
 def _path_of_the_system() -> str:

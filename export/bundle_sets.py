@@ -127,9 +127,7 @@ def parse_version(text: str, *, option: str) -> tuple[int, ...]:
     return tuple(map(int, text.split(".")))
 
 
-def choose_set(
-    *, cuda: str | None, driver: str | None, python: str, role: str, capability: float | None = None
-) -> WheelSet:
+def choose_set(*, cuda: str | None, driver: str | None, python: str, capability: float | None = None) -> WheelSet:
     """The newest set for a machine.
 
     Args:
@@ -172,8 +170,9 @@ def _for_python(sets: tuple[WheelSet, ...], minor: int, python: str) -> WheelSet
         if one.pythons[0] <= minor <= one.pythons[1]:
             return one
     low, high = sets[0].pythons
-    older = next((one.cuda for one in SETS if one.pythons[0] <= minor <= one.pythons[1]), "none")
-    remedy = f"use one of these, or --cuda {older}" if sets[0].cuda != older else "use one of these"
+    below = (one for one in SETS if one.cuda < sets[0].cuda and one.pythons[0] <= minor <= one.pythons[1])
+    older = next((one.cuda for one in below), "none")
+    remedy = "use one of these" + (f", or --cuda {older}" if sets[0].cuda != "none" else "")
     raise ConfigError(
         f"--python: expected 3.{low} to 3.{high}, which wheels for CUDA {sets[0].cuda} are built for, got {python}; "
         f"{remedy}"

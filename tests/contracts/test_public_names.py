@@ -134,7 +134,7 @@ def test_version_is_that_of_the_distribution() -> None:
 
 
 def test_scripts_exist() -> None:
-    documented = "trace train export verify predict bench backtest doctor"
+    documented = "trace train export verify predict bench backtest bundle doctor"
     assert {f"fcast-{verb}" for verb in documented.split()} <= set(SCRIPTS)
 
 
@@ -187,6 +187,10 @@ def test_wrong_usage_exits_2_and_says_so_on_stderr(script: str) -> None:
         ("fcast-predict", "--device"),
         ("fcast-bench", "--device --threads --batch --calls --paced --streams --checkpoint --plot --json"),
         ("fcast-doctor", "--selftest --out --artifact --json"),
+        (
+            "fcast-bundle",
+            "--out --python --platform --cuda --driver --compute-capability --role --artifact --dry-run --json",
+        ),
         ("fcast-backtest", "--trace --each --refit --lead-time --html --device --json"),
     ],
 )
