@@ -192,7 +192,8 @@ def _(kit: Kit) -> Attempt:
 
 @failure("an input of another shape")
 def _(kit: Kit) -> Attempt:
-    code = f"from runtime import Predictor; import numpy; Predictor({kit.artifact!r}).predict(numpy.ones((7, 3), 'float32'))"
+    window = "numpy.ones((7, 3), 'float32')"
+    code = f"from runtime import Predictor; import numpy; Predictor({kit.artifact!r}).predict({window})"
     return Attempt(words=[sys.executable, "-c", code])
 
 

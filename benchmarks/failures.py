@@ -24,7 +24,6 @@ import click
 from benchmarks.failure_causes import FAILURES, Attempt
 from benchmarks.failure_kit import Kit
 
-
 _LONGEST = 400
 """Characters of a line that the table shows."""
 
