@@ -22,14 +22,16 @@ class Attempt:
     exit_code: int = 1
     environment: dict[str, str] = field(default_factory=dict)
     stdin: str = ""
-    stdout: str | None = None
-    """A file for stdout, /dev/full say."""
+    stdout: str = os.devnull
+    """A file for stdout, /dev/full say; "" shows it with stderr."""
     memory_bytes: int = 0
     """Limit of the address space."""
     disk: Path | None = None
     """A folder that is to be a file system of 256 KiB."""
     stop_at: str = ""
-    """SIGTERM once stderr or stdout says this."""
+    """SIGTERM once it says this."""
+    shows: str = r"(Error|Warning|install\.sh|[\w.]+Error):"
+    """What the lines that matter begin with, as a pattern."""
 
 
 Cause = Callable[[Kit], Attempt]
@@ -44,6 +46,23 @@ def failure(what: str) -> Callable[[Cause], Cause]:
         return cause
 
     return register
+
+
+_NAN = """
+import torch
+
+forward, calls = torch.nn.GRU.forward, []
+
+
+def broken(self, *inputs):
+    calls.append(0)
+    output, state = forward(self, *inputs)
+    return output, state * (float("nan") if self.training and len(calls) > 5 else 1)
+
+
+torch.nn.GRU.forward = broken
+"""
+"""A device that begins to give NaN."""
 
 
 @failure("the trace is not there")
@@ -121,21 +140,23 @@ def _(kit: Kit) -> Attempt:
 
 @failure("memory runs out while training")
 def _(kit: Kit) -> Attempt:
-    words = [*kit.training, "--model", "transformer", "--epochs", "1", "--set", "d_model=1024", "--set", "nhead=1"]
-    words += ["--set", "batch_size=4096", "--set", "num_layers=8", "--context", "300", "--out", "runs-memory"]
-    return Attempt(words=words, memory_bytes=4 << 30)
+    words = [*kit.training, "--model", "transformer", "--epochs", "1", "--set", "d_model=128", "--set", "nhead=4"]
+    words += ["--set", "batch_size=4096", "--set", "num_layers=2", "--context", "300", "--out", "runs-memory"]
+    return Attempt(words=words, memory_bytes=2_800 << 20, exit_code=0, shows="out of memory|.*: training needs|Error")
 
 
 @failure("the loss becomes NaN")
 def _(kit: Kit) -> Attempt:
-    words = [*kit.training, "--model", "transformer", "--epochs", "3", "--set", "learning_rate=9", "--out", "runs-nan"]
-    return Attempt(words=[*words, "--set", "clip_norm=1e30"])
+    kit.write("nan/sitecustomize.py", _NAN)
+    words = [*kit.training, "--model", "gru", "--epochs", "3", "--out", "runs-nan"]
+    environment = {"PYTHONPATH": _first(kit.place / "nan")}
+    return Attempt(words=words, environment=environment, shows=".*not finite|Error")
 
 
 @failure("training is ended by SIGTERM")
 def _(kit: Kit) -> Attempt:
     words = [*kit.training, "--model", "gru", "--epochs", "500", "--set", "patience=500", "--out", "runs-term"]
-    return Attempt(words=words, exit_code=143, stop_at="epoch 2/500")
+    return Attempt(words=words, exit_code=143, stop_at="epoch 2/500", shows="Stopped|Terminated")
 
 
 @failure("the checkpoint was altered")
@@ -215,7 +236,8 @@ def _(kit: Kit) -> Attempt:
     for name in ("onnxruntime", "onnxruntime_gpu"):
         about = f"Metadata-Version: 2.1\nName: {name.replace('_', '-')}\nVersion: 1.20.0\n"
         kit.write(f"both/{name}-1.20.0.dist-info/METADATA", about)
-    return Attempt(words=[command("fcast-doctor")], environment={"PYTHONPATH": _first(kit.place / "both")})
+    environment = {"PYTHONPATH": _first(kit.place / "both")}
+    return Attempt(words=[command("fcast-doctor")], environment=environment, stdout="", shows="failed|-> pip")
 
 
 @failure("a bad line in the stream of requests")

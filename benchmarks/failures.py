@@ -49,7 +49,7 @@ def observe(what: str, kit: Kit) -> Outcome:
     problem = f"exit code {code}, expected {attempt.exit_code}" if code != attempt.exit_code else ""
     if "Traceback" in said and "from runtime import" not in " ".join(attempt.words):
         problem = "a traceback: " + said[-300:]
-    return Outcome(what, code, _told(said, kit.place), problem)
+    return Outcome(what, code, _told(said, kit.place, attempt.shows), problem)
 
 
 def _run(attempt: Attempt, place: Path) -> tuple[int, str]:
@@ -61,7 +61,7 @@ def _run(attempt: Attempt, place: Path) -> tuple[int, str]:
         words = ["unshare", "--map-root-user", "--mount", "sh", "-c", mount, "sh", *words]
     environment = os.environ | {"OMP_NUM_THREADS": "1", "COLUMNS": "200"} | attempt.environment
     with tempfile.TemporaryFile("w+") as log, open(attempt.stdout or os.devnull, "w") as out:
-        kept = log if attempt.stop_at else out
+        kept = log if attempt.stop_at or not attempt.stdout else out
         child = subprocess.Popen(
             words, stdin=subprocess.PIPE, stdout=kept, stderr=log, cwd=place, env=environment, text=True
         )
@@ -83,13 +83,13 @@ def _run(attempt: Attempt, place: Path) -> tuple[int, str]:
         return code if code >= 0 else 128 - code, log.read()
 
 
-def _told(said: str, place: Path) -> list[str]:
+def _told(said: str, place: Path, shows: str) -> list[str]:
     """The lines that matter: warnings and errors, or the last one; no folder of this run, no whole hashes."""
     said = re.sub(r"\x1b\[[0-9;?]*[A-Za-z]", "", said).replace(f"{place}/", "").replace(str(place), ".")
-    said = re.sub(r"\b([0-9a-f]{8})[0-9a-f]{56}\b", r"\1...", said)
+    said = re.sub(r"\b([0-9a-f]{64}|[0-9a-f]{12}\.\.\.)", "...", said)
     said = re.sub(r"\.staging-[0-9a-f-]+", ".staging-...", said)
     lines = [line.strip() for line in re.split(r"[\r\n]+", said) if line.strip()]
-    marked = [line for line in lines if re.match(r"(Error|Warning|install\.sh|[\w.]+Error):", line)]
+    marked = [line for line in lines if re.match(shows, line)]
     return [line if len(line) <= _LONGEST else f"{line[:_LONGEST]} ..." for line in (marked or lines[-1:])[-3:]]
 
 

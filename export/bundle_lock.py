@@ -20,7 +20,7 @@ from urllib.parse import unquote, urlsplit
 
 from export.errors import ExportError
 
-PLATFORMS = {"linux_x86_64": "x86_64-manylinux_2_28", "linux_aarch64": "aarch64-manylinux_2_28"}
+PLATFORMS = {"linux_x86_64": "x86_64-manylinux_2_28", "linux_aarch64": "aarch64-manylinux_2_34"}
 _FLAGS = {
     "index-url": "--default-index",
     "extra-index-url": "--index",
@@ -88,10 +88,10 @@ def lock(
         ]
         done = subprocess.run(arguments, capture_output=True, text=True, cwd=folder, check=False)
         if done.returncode:
-            raise ExportError(
-                f"requirements: expected wheels for Python {python} on {platform}, got: {_one_line(done.stderr)}; give "
-                "pip an index that has them (PIP_EXTRA_INDEX_URL), or choose another --python or --cuda"
-            )
+            said = _one_line(done.stderr)
+            lacking = "give pip an index that has them (PIP_EXTRA_INDEX_URL), or choose another --python or --cuda"
+            remedy = "check the network and pip's settings" if "ailed to fetch" in said else lacking
+            raise ExportError(f"requirements: expected wheels for Python {python} on {platform}, got: {said}; {remedy}")
         return _read(locked)
 
 
