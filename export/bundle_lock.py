@@ -86,7 +86,7 @@ def lock(
             *("--python-platform", PLATFORMS[platform], "--index-strategy", "unsafe-best-match"),
             *("--python", sys.executable, "--no-python-downloads", *_as_pip_is_set()),
         ]
-        done = subprocess.run(arguments, capture_output=True, text=True, cwd=folder, check=False)
+        done = subprocess.run(arguments, capture_output=True, text=True, check=False)
         if done.returncode:
             said = _one_line(done.stderr)
             lacking = "give pip an index that has them (PIP_EXTRA_INDEX_URL), or choose another --python or --cuda"
@@ -136,12 +136,14 @@ def _read(path: Path) -> list[Wheel]:
     else:
         import tomli as tomllib
     packages = tomllib.loads(path.read_text(encoding="utf-8"))["packages"]
-    return sorted((_wheel(one) for one in packages if one["name"] != "fcast"), key=lambda wheel: wheel.name)
+    return sorted(
+        (_wheel(one, path.parent) for one in packages if one["name"] != "fcast"), key=lambda wheel: wheel.name
+    )
 
 
-def _wheel(package: dict[str, Any]) -> Wheel:
+def _wheel(package: dict[str, Any], beside: Path) -> Wheel:
     entry = package["wheels"][0]
-    url = entry.get("url") or Path(entry["path"]).absolute().as_uri()
+    url = entry.get("url") or (beside / entry["path"]).resolve().as_uri()
     local = Path(unquote(urlsplit(url).path))
     size = entry.get("size") or (local.stat().st_size if url.startswith("file:") else 0)
     return Wheel(package["name"], package["version"], local.name, url, entry["hashes"]["sha256"], size)

@@ -230,6 +230,23 @@ def test_the_lock_is_that_of_the_other_machine(index: Path, tmp_path: Path) -> N
 
 
 @needs_uv
+def test_pip_settings_may_name_files_beside_the_caller(
+    index: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    make_wheel(index, "onnxruntime", "1.21.0")
+    (tmp_path / "here.txt").write_text("onnxruntime==1.20.0\n")
+    monkeypatch.chdir(tmp_path)
+    monkeypatch.setenv("PIP_FIND_LINKS", "index")
+    monkeypatch.setenv("PIP_CONSTRAINT", "here.txt")
+    needs = "Provides-Extra: cpu\nRequires-Dist: onnxruntime; extra == 'cpu'\n"
+    project = make_wheel(tmp_path, "fcast", "0.1", metadata=needs)
+    plan = plan_bundle(CPU, role="runtime", python="3.11", platform="linux_x86_64", project=project)
+    built = build_bundle(plan, tmp_path / "b", project=project, on_wheel=lambda line: None)
+    assert built.fetched == 2
+    assert (tmp_path / "b/wheelhouse/onnxruntime-1.20.0-py3-none-any.whl").exists()
+
+
+@needs_uv
 def test_a_cpu_build_does_not_stand_in_for_cuda(index: Path, tmp_path: Path) -> None:
     make_wheel(index, "torch", "2.13.0", metadata="Requires-Dist: nvidia-cuda-runtime\n")
     make_wheel(index, "torch", "2.13.0+cpu")

@@ -115,3 +115,12 @@ def test_the_two_onnxruntime_wheels_never_come_together() -> None:
 
 def test_a_driver_is_written_as_nvidia_does() -> None:
     assert [dotted(one.driver) for one in SETS] == ["580.65.06", "525.60.13", "525.60.13", "450.80.02"]
+
+
+@pytest.mark.parametrize(("page", "to"), [("offline.md", "to"), ("offline.zh.md", "到")])
+def test_the_pages_have_the_table(page: str, to: str) -> None:
+    text = (Path(__file__).parents[2] / "docs" / page).read_text(encoding="utf-8")
+    for one in SETS:
+        pythons = f"3.{one.pythons[0]} {to} 3.{one.pythons[1]}"
+        assert f"| {one.cuda} | {dotted(one.driver)} | {one.capability} | {pythons} | {one.torch}" in text
+        assert f"| {one.onnxruntime} | {one.opset} |" in text
