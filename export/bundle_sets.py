@@ -7,12 +7,13 @@ onnxruntime-gpu and CUDA: ONNX Runtime, "CUDA Execution Provider", requirements:
 are not published. The extras `cuda` and `cudnn`, and `preload_dlls`, begin with 1.21.
 torch and CUDA: the wheels' own metadata on the public index: 2.6 is CUDA 12.4, 2.7 is 12.6, 2.8 to 2.10 are 12.8, 2.11
 to 2.14 are 13.0, 2.15 is 13.2. CUDA 11.8 was built up to 2.7, for PyTorch's own index only (pytorch, RELEASE.md).
-GPUs: pytorch, RELEASE.md, CUDA support matrix of 2.11: 12.8 and 13.0 begin with compute capability 7.5, 12.6 goes down
-to 5.0; architectures of the 2.7.0 packages: 12.6 has sm_50 to sm_90, 11.8 sm_37 to sm_90. The guide asks for 6.0.
+GPUs: the code in the CUDA libraries of the wheels: torch 2.10 from compute capability 7.0, 2.7 from 5.0, onnxruntime-gpu
+1.26 from 6.0, 1.18 from 5.2. 13.0 builds of torch begin with 7.5, 11.8 ones with 3.7 (pytorch, RELEASE.md, CUDA support
+matrix of 2.11; the packages' architectures of 2.7.0). The guide asks for 6.0.
 Opsets: a graph of one node was loaded with the lowest onnxruntime of each row.
 torch stays below 2.14 since the project's tests run with 2.13.0; 2.6.0 was tried once, those between were not.
 
-Metadata was read, and the opsets were tried, on 2026-11-26. No row has been run on a GPU.
+Metadata and code were read, and the opsets were tried, on 2026-11-26. No row has been run on a GPU.
 """
 
 from __future__ import annotations
@@ -58,18 +59,21 @@ SETS = (
         torch=">=2.11,<2.14",
         onnxruntime=">=1.28,<1.32",
         opset=26,
+        loses=(
+            "GPUs below compute capability 7.5 (V100, P100): build with --cuda 12 and --compute-capability 7.0 or 6.0",
+        ),
     ),
     WheelSet(
         cuda="12",
         driver=(525, 60, 13),
-        capability=7.5,
+        capability=7.0,
         torch=">=2.9,<2.11",
         onnxruntime=">=1.21,<1.27",
         opset=22,
         loses=(
             "torch stops at 2.10 and onnxruntime-gpu at 1.26, the last public builds for CUDA 12: no later fixes",
             "on Python 3.10 onnxruntime-gpu stops at 1.23",
-            "GPUs below compute capability 7.5 (P100, V100): build with --compute-capability 7.0 or 6.0",
+            "GPUs below compute capability 7.0 (P100): build with --compute-capability 6.0",
         ),
     ),
     WheelSet(
@@ -81,8 +85,7 @@ SETS = (
         onnxruntime=">=1.21,<1.27",
         opset=22,
         loses=(
-            "torch stops at 2.7 (CUDA 12.6), the last public build with kernels for these GPUs",
-            "onnxruntime-gpu stops at 1.26; whether it has kernels for these GPUs was not checked: fcast-verify tells",
+            "torch stops at 2.7 (CUDA 12.6), the last public build with kernels for these GPUs, onnxruntime-gpu at 1.26",
             "no bfloat16: AMP uses float16",
         ),
     ),
@@ -134,7 +137,7 @@ def choose_set(*, cuda: str | None, driver: str | None, python: str, capability:
         cuda: `none`, `11`, `12`, `13`, or None to go by the driver.
         driver: version of the NVIDIA driver, as much of it as is known, or None.
         python: `3.11`.
-        capability: compute capability of the GPU; None takes it for 7.5 or newer.
+        capability: compute capability of the GPU; None takes it for a newer one.
 
     Raises:
         ConfigError: both or neither of `cuda` and `driver`, or nothing fits.
@@ -154,13 +157,12 @@ def choose_set(*, cuda: str | None, driver: str | None, python: str, capability:
                 f"--driver: expected {dotted(SETS[-1].driver)} or newer, which CUDA 11 needs, got {driver}; update the "
                 "driver, or build with --cuda none"
             )
-    wanted = 7.5 if capability is None else capability
-    able = tuple(one for one in fits if one.capability <= wanted)
-    if not able:
+    able = tuple(one for one in fits if capability is None or one.capability <= capability)
+    if capability is not None and not able:
         lowest = min(one.capability for one in fits)
         raise ConfigError(
-            f"--compute-capability: expected {lowest} or higher, for which torch has kernels, got {wanted}; "
-            + ("build with --cuda 12, or --cuda none" if wanted >= 6 else "build with --cuda none")
+            f"--compute-capability: expected {lowest} or higher, for which torch has kernels, got {capability}; "
+            + ("build with --cuda 12, or --cuda none" if capability >= 6 else "build with --cuda none")
         )
     return _for_python(able, minor, python)
 

@@ -50,7 +50,7 @@ Exit code: 0 built, 1 refused or failed (the folder does not look finished), 2 w
     "--compute-capability",
     type=float,
     metavar="X.Y",
-    help="Of its oldest GPU, where that is below 7.5: nvidia-smi --query-gpu=compute_cap --format=csv.",
+    help="Of its oldest GPU, should that be below 7.5: nvidia-smi --query-gpu=compute_cap --format=csv.",
 )
 @click.option(
     "--role",

@@ -45,7 +45,7 @@ def test_a_newer_driver_serves_a_python_that_the_newest_wheels_have_left() -> No
     assert chosen(driver="580", python="3.10").cuda == "12"
 
 
-@pytest.mark.parametrize(("capability", "torch"), [(None, ">=2.9,<2.11"), (7.0, ">=2.7,<2.8"), (6.0, ">=2.7,<2.8")])
+@pytest.mark.parametrize(("capability", "torch"), [(None, ">=2.9,<2.11"), (7.0, ">=2.9,<2.11"), (6.1, ">=2.7,<2.8")])
 def test_an_old_gpu_gets_a_torch_that_has_kernels_for_it(capability: float | None, torch: str) -> None:
     assert chosen(driver="535", capability=capability).torch == torch
 
