@@ -7,9 +7,9 @@ onnxruntime-gpu and CUDA: ONNX Runtime, "CUDA Execution Provider", requirements:
 are not published. The extras `cuda` and `cudnn`, and `preload_dlls`, begin with 1.21.
 torch and CUDA: the wheels' own metadata on the public index: 2.6 is CUDA 12.4, 2.7 is 12.6, 2.8 to 2.10 are 12.8, 2.11
 to 2.14 are 13.0, 2.15 is 13.2. CUDA 11.8 was built up to 2.7, for PyTorch's own index only (pytorch, RELEASE.md).
-GPUs: the code in the CUDA libraries of the wheels: torch 2.10 from compute capability 7.0, 2.7 from 5.0, onnxruntime-gpu
-1.26 from 6.0, 1.18 from 5.2. 13.0 builds of torch begin with 7.5, 11.8 ones with 3.7 (pytorch, RELEASE.md, CUDA support
-matrix of 2.11; the packages' architectures of 2.7.0). The guide asks for 6.0.
+GPUs: the code in the CUDA libraries of the wheels: torch 2.10 from compute capability 7.0, 2.7 from 5.0,
+onnxruntime-gpu 1.26 from 6.0, 1.18 from 5.2. 13.0 builds of torch begin with 7.5 (pytorch, RELEASE.md, CUDA support
+matrix of 2.11), 11.8 ones with 3.7 (the architectures of the 2.7.0 packages). The guide asks for 6.0.
 Opsets: a graph of one node was loaded with the lowest onnxruntime of each row.
 torch stays below 2.14 since the project's tests run with 2.13.0; 2.6.0 was tried once, those between were not.
 
@@ -85,7 +85,7 @@ SETS = (
         onnxruntime=">=1.21,<1.27",
         opset=22,
         loses=(
-            "torch stops at 2.7 (CUDA 12.6), the last public build with kernels for these GPUs, onnxruntime-gpu at 1.26",
+            "torch stops at 2.7 (CUDA 12.6), the last public build for these GPUs, and onnxruntime-gpu at 1.26",
             "no bfloat16: AMP uses float16",
         ),
     ),

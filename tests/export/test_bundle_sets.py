@@ -8,6 +8,7 @@ from packaging.requirements import Requirement
 from packaging.version import Version
 
 from export.bundle_sets import CPU, SETS, WheelSet, choose_set, dotted, requirements
+from runtime.doctor_cuda import OLDEST_DRIVER
 from training.errors import ConfigError
 
 if sys.version_info >= (3, 11):
@@ -111,6 +112,11 @@ def test_the_two_onnxruntime_wheels_never_come_together() -> None:
             assert len({"cpu", "gpu"} & set(extras.split(","))) == 1
             gpu = any(constraint.startswith("onnxruntime-gpu") for constraint in constraints)
             assert gpu == ("gpu" in extras.split(","))
+
+
+def test_the_doctor_asks_for_the_same_drivers() -> None:
+    assert {int(one.cuda) for one in SETS} == set(OLDEST_DRIVER)
+    assert all(dotted(one.driver).startswith(OLDEST_DRIVER[int(one.cuda)]) for one in SETS)
 
 
 def test_a_driver_is_written_as_nvidia_does() -> None:
