@@ -22,10 +22,10 @@ from datetime import datetime, timezone
 from pathlib import Path
 
 from export.bundle_artifacts import copy_artifacts, open_artifacts
-from export.bundle_lock import Wheel, lock
+from export.bundle_lock import Wheel, file_sha256, lock
 from export.bundle_pages import write_pages
 from export.bundle_sets import WheelSet, requirements
-from export.bundle_wheels import as_size, fetch, file_sha256, installed_bytes, missing, own_wheel
+from export.bundle_wheels import as_size, fetch, installed_bytes, missing, own_wheel
 from export.errors import ExportError, StorageError
 
 SUMS = "SHA256SUMS"

@@ -7,6 +7,7 @@ or under another Python, the lock would lack packages. uv gets the indexes that 
 from __future__ import annotations
 
 import ast
+import hashlib
 import re
 import shutil
 import subprocess
@@ -20,7 +21,8 @@ from urllib.parse import unquote, urlsplit
 
 from export.errors import ExportError
 
-PLATFORMS = {"linux_x86_64": "x86_64-manylinux_2_28", "linux_aarch64": "aarch64-manylinux_2_34"}
+PLATFORMS = {"linux_x86_64": 28, "linux_aarch64": 34}
+"""N of the newest glibc 2.N that wheels may ask for, by the kind of machine."""
 _FLAGS = {
     "index-url": "--default-index",
     "extra-index-url": "--index",
@@ -58,6 +60,15 @@ class Wheel:
         return min(found, default=0)
 
 
+def file_sha256(path: Path) -> str:
+    """Hash a file of any size."""
+    digest = hashlib.sha256()
+    with path.open("rb") as file:
+        while chunk := file.read(1 << 20):
+            digest.update(chunk)
+    return digest.hexdigest()
+
+
 def lock(
     project: Path, extras: str, more: Sequence[str], constraints: Sequence[str], *, python: str, platform: str
 ) -> list[Wheel]:
@@ -83,7 +94,7 @@ def lock(
         arguments = [
             *(_find_uv(), "pip", "compile", str(wanted), "--constraint", str(bounds), "--output-file", str(locked)),
             *("--format", "pylock.toml", "--only-binary", ":all:", "--python-version", python, "--quiet"),
-            *("--python-platform", PLATFORMS[platform], "--index-strategy", "unsafe-best-match"),
+            *("--python-platform", _as_uv_says(platform), "--index-strategy", "unsafe-best-match"),
             *("--python", sys.executable, "--no-python-downloads", *_as_pip_is_set()),
         ]
         done = subprocess.run(arguments, capture_output=True, text=True, check=False)
@@ -92,7 +103,7 @@ def lock(
             lacking = "give pip an index that has them (PIP_EXTRA_INDEX_URL), or choose another --python or --cuda"
             remedy = "check the network and pip's settings" if "ailed to fetch" in said else lacking
             raise ExportError(f"requirements: expected wheels for Python {python} on {platform}, got: {said}; {remedy}")
-        return _read(locked)
+        return read_lock(locked, python=python, platform=platform)
 
 
 def _find_uv() -> str:
@@ -130,23 +141,52 @@ def _as_pip_is_set() -> list[str]:
     return [*flags, "--no-index"] if settings.get("no-index", "").lower() in ("1", "true", "yes", "on") else flags
 
 
-def _read(path: Path) -> list[Wheel]:
+def _as_uv_says(platform: str) -> str:
+    return f"{platform.removeprefix('linux_')}-manylinux_2_{PLATFORMS[platform]}"
+
+
+def read_lock(path: Path, *, python: str, platform: str) -> list[Wheel]:
+    """The wheels of a pylock.toml that a machine would take, fcast's own left out.
+
+    Raises:
+        ExportError: a package has none for it.
+    """
     if sys.version_info >= (3, 11):
         import tomllib
     else:
         import tomli as tomllib
     packages = tomllib.loads(path.read_text(encoding="utf-8"))["packages"]
-    return sorted(
-        (_wheel(one, path.parent) for one in packages if one["name"] != "fcast"), key=lambda wheel: wheel.name
-    )
+    try:
+        from export.bundle_tags import best_file, ranked_tags
+    except ModuleNotFoundError as error:
+        raise ExportError(f"{error.name}: expected it installed, got none; pip install 'fcast[bundle]'") from None
+    ranks = ranked_tags(python, platform.removeprefix("linux_"), PLATFORMS[platform])
+    found = []
+    for package in packages:
+        if package["name"] != "fcast":
+            files = {_url(one, path.parent): one for one in package.get("wheels", ())}
+            url = best_file(list(files), ranks)
+            found.append(_wheel(package, url, files))
+    return sorted(found, key=lambda wheel: wheel.name)
 
 
-def _wheel(package: dict[str, Any], beside: Path) -> Wheel:
-    entry = package["wheels"][0]
-    url = entry.get("url") or (beside / entry["path"]).resolve().as_uri()
-    local = Path(unquote(urlsplit(url).path))
-    size = entry.get("size") or (local.stat().st_size if url.startswith("file:") else 0)
-    return Wheel(package["name"], package["version"], local.name, url, entry["hashes"]["sha256"], size)
+def _url(entry: dict[str, Any], beside: Path) -> str:
+    return str(entry.get("url") or (beside / entry["path"]).resolve().as_uri())
+
+
+def _wheel(package: dict[str, Any], url: str | None, files: dict[str, dict[str, Any]]) -> Wheel:
+    name, version = package["name"], package["version"]
+    if url is None:
+        raise ExportError(
+            f"{name} {version}: expected a wheel for that machine, got none; choose another --python or --platform"
+        )
+    file = Path(unquote(urlsplit(url).path))
+    if url.startswith("file:"):
+        return Wheel(name, version, file.name, url, file_sha256(file), file.stat().st_size)
+    digest = files[url].get("hashes", {}).get("sha256")
+    if digest is None:
+        raise ExportError(f"{url}: expected an index that gives its sha256, got none; use another index")
+    return Wheel(name, version, file.name, url, digest, files[url].get("size", 0))
 
 
 def _one_line(text: str) -> str:

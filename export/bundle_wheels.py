@@ -15,7 +15,7 @@ from collections.abc import Callable, Sequence
 from importlib.metadata import Distribution, distribution
 from pathlib import Path
 
-from export.bundle_lock import Wheel
+from export.bundle_lock import Wheel, file_sha256
 from export.errors import ExportError, StorageError
 
 PACKAGES = ("training", "export", "runtime", "predictor")
@@ -68,15 +68,6 @@ def _packed(installed: Distribution, into: Path) -> Path:
         csv.writer(text, lineterminator="\n").writerows([*rows, (record, "", "")])
         archive.writestr(zipfile.ZipInfo(record), text.getvalue())
     return target
-
-
-def file_sha256(path: Path) -> str:
-    """Hash a file of any size."""
-    digest = hashlib.sha256()
-    with path.open("rb") as file:
-        while chunk := file.read(1 << 20):
-            digest.update(chunk)
-    return digest.hexdigest()
 
 
 def missing(wheels: Sequence[Wheel], wheelhouse: Path) -> list[Wheel]:

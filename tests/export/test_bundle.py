@@ -16,7 +16,7 @@ from click.testing import CliRunner
 from export import bundle_lock
 from export.bundle import Wheel, build_bundle, check_cuda, plan_bundle
 from export.bundle_artifacts import open_artifacts
-from export.bundle_lock import pip_settings
+from export.bundle_lock import pip_settings, read_lock
 from export.bundle_sets import CPU, SETS
 from export.bundle_wheels import _packed, fetch
 from export.cli_bundle import main
@@ -227,6 +227,29 @@ def test_the_lock_is_that_of_the_other_machine(index: Path, tmp_path: Path) -> N
     assert plan.download_bytes == sum((index / wheel.file).stat().st_size for wheel in plan.wheels)
     other = plan_bundle(CPU, role="runtime", python="3.12", platform="linux_x86_64", project=project)
     assert [wheel.name for wheel in other.wheels] == ["pip"]
+
+
+def test_the_wheel_that_fits_best_is_taken_whatever_the_lock_lists(tmp_path: Path) -> None:
+    tags = (
+        *("cp311-cp311-win_amd64", "cp312-cp312-manylinux_2_28_x86_64", "cp311-cp311-manylinux_2_28_aarch64"),
+        *("cp311-cp311-manylinux_2_39_x86_64", "py3-none-any", "cp38-abi3-manylinux2014_x86_64"),
+        *("cp311-cp311-manylinux2014_x86_64", "1-cp311-cp311-manylinux2014_x86_64", "cp311-cp311-musllinux_1_2_x86_64"),
+    )
+    urls = [f"https://a.example/one-1.0-{tag}.whl" for tag in tags]
+    listed = ", ".join(f"{{url = '{url}', size = 9, hashes = {{sha256 = '0'}}}}" for url in urls)
+    path = tmp_path / "pylock.toml"
+    path.write_text(f"[[packages]]\nname = 'one'\nversion = '1.0'\nwheels = [{listed}]\n")
+
+    def taken(python: str, platform: str) -> str:
+        return read_lock(path, python=python, platform=platform)[0].file
+
+    assert taken("3.11", "linux_x86_64") == "one-1.0-1-cp311-cp311-manylinux2014_x86_64.whl"
+    assert taken("3.12", "linux_x86_64") == "one-1.0-cp312-cp312-manylinux_2_28_x86_64.whl"
+    assert taken("3.13", "linux_x86_64") == "one-1.0-cp38-abi3-manylinux2014_x86_64.whl"
+    assert taken("3.12", "linux_aarch64") == "one-1.0-py3-none-any.whl"
+    path.write_text(path.read_text().replace("py3-none-any", "py2-none-any"))
+    with pytest.raises(ExportError, match=r"one 1\.0: expected a wheel for that machine, got none; choose another"):
+        taken("3.12", "linux_aarch64")
 
 
 @needs_uv
