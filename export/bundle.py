@@ -158,6 +158,7 @@ def build_bundle(
     """
     opened = open_artifacts(artifacts, plan.chosen)
     with _folder(out):
+        shutil.rmtree(out / ".partial", ignore_errors=True)  # of a killed build
         wheelhouse = out / "wheelhouse"
         wheelhouse.mkdir(exist_ok=True)
         lacking = missing(plan.wheels, wheelhouse)
@@ -206,7 +207,8 @@ def _locked(wheels: Sequence[Wheel], extras: str) -> str:
 
 def _seal(out: Path) -> None:
     """Everything to the disk, then SHA256SUMS in one rename."""
-    files = sorted(path for path in out.rglob("*") if path.is_file() and path.name not in (_MARK, SUMS))
+    hidden = {path for path in out.iterdir() if path.name.startswith(".")}  # of this build, or of a killed one
+    files = sorted(p for top in {*out.iterdir()} - hidden for p in (top, *top.rglob("*")) if p.is_file())
     text = "".join(f"{file_sha256(path)}  {path.relative_to(out).as_posix()}\n" for path in files)
     os.sync()
     aside = out / f".{SUMS}"

@@ -98,6 +98,16 @@ def test_an_interrupted_build_does_not_look_finished(tmp_path: Path, wheels: lis
     assert make_bundle(tmp_path / "b", wheels).reused == ["one", "two"].index(after)
 
 
+def test_what_a_killed_build_left_is_not_part_of_the_next(tmp_path: Path, wheels: list[Path]) -> None:
+    make_bundle(tmp_path / "b", wheels[:1])
+    (tmp_path / "b/.partial").mkdir()
+    for left in (".partial/two-1.0-py3-none-any.whl", ".SHA256SUMS"):
+        (tmp_path / "b" / left).write_text("half")
+    built = make_bundle(tmp_path / "b", wheels)
+    assert [name for name in sums(built.path) if name.startswith(".")] == []
+    assert not (tmp_path / "b/.partial").exists()
+
+
 def test_another_hash_than_the_lock_is_refused(tmp_path: Path, wheels: list[Path]) -> None:
     (tmp_path / "wheelhouse").mkdir()
     with pytest.raises(ExportError, match="one-1.0-py3-none-any.whl: expected pip to fetch it, got: .*hash"):

@@ -10,8 +10,10 @@ import sys
 from pathlib import Path
 
 import pytest
+from click.testing import CliRunner
 
 from benchmarks.offline_path import NO_NETWORK, can_leave_the_network, walk
+from export.cli_bundle import main
 from tests.export.bundling import make_bundle, make_wheel, wheel_of_pip
 from tests.export.test_bundle import needs_uv
 
@@ -167,5 +169,8 @@ def test_a_folder_of_something_else_is_left_alone(bundle: Path, tmp_path: Path) 
 @pytest.mark.slow
 @pytest.mark.skipif(not can_leave_the_network(), reason="no network namespace may be made here")
 def test_the_runtime_goes_from_index_to_forecast_without_a_network(tmp_path: Path) -> None:
+    tried = CliRunner().invoke(main, ["--cuda", "none", "--role", "runtime", "--dry-run"], prog_name="fcast-bundle")
+    if "check the network" in tried.output:
+        pytest.skip("no index of packages can be reached")
     row = walk(tmp_path, role="runtime", artifact=ARTIFACTS / "load")
     assert 0.9 < row["needs_bytes"] / row["used_bytes"] < 1.3
