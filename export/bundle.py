@@ -110,11 +110,7 @@ def check_cuda(wheels: Sequence[Wheel], chosen: WheelSet, role: str) -> None:
                 "the public index has no other: name PyTorch's index of CPU builds in PIP_EXTRA_INDEX_URL"
             )
         return
-    if (
-        role == "train"
-        and chosen.torch_index
-        and not any(wheel.version.endswith(f"+cu{chosen.cuda}8") for wheel in wheels)
-    ):
+    if role == "train" and chosen.torch_index and not any(f"+cu{chosen.cuda}" in wheel.version for wheel in wheels):
         raise ExportError(f"{_torch_elsewhere(chosen)} (found: {torch} for CUDA {'/'.join(sorted(majors)) or 'none'})")
     if majors - {chosen.cuda}:
         raise ExportError(
@@ -158,7 +154,8 @@ def build_bundle(
     """
     opened = open_artifacts(artifacts, plan.chosen)
     with _folder(out):
-        shutil.rmtree(out / ".partial", ignore_errors=True)  # of a killed build
+        for left in (".partial", ".artifacts"):  # of a killed build
+            shutil.rmtree(out / left, ignore_errors=True)
         wheelhouse = out / "wheelhouse"
         wheelhouse.mkdir(exist_ok=True)
         lacking = missing(plan.wheels, wheelhouse)
@@ -169,8 +166,9 @@ def build_bundle(
         every = sorted((*plan.wheels, own), key=lambda wheel: wheel.name)
         for stale in {path.name for path in wheelhouse.iterdir()} - {wheel.file for wheel in every}:
             (wheelhouse / stale).unlink()
+        copy_artifacts(opened, out / ".artifacts")  # aside: they may lie in this very bundle
         shutil.rmtree(out / "artifacts", ignore_errors=True)
-        copy_artifacts(opened, out / "artifacts")
+        os.replace(out / ".artifacts", out / "artifacts")
         (out / "requirements.txt").write_text(_locked(every, plan.extras), encoding="utf-8")
         needs_bytes = _ENVIRONMENT_BYTES + sum(installed_bytes(wheelhouse / wheel.file) for wheel in every)
         write_pages(

@@ -47,6 +47,7 @@ def open_artifacts(paths: Sequence[str], chosen: WheelSet) -> list[Artifact]:
 
 def copy_artifacts(artifacts: Sequence[Artifact], into: Path) -> None:
     """Lay artifacts out as a repository; only the files that their manifests list."""
+    into.mkdir()
     for artifact in artifacts:
         target = into / artifact.manifest.name / str(artifact.manifest.version)
         target.mkdir(parents=True, exist_ok=True)

@@ -48,6 +48,12 @@ def test_every_file_of_a_bundle_has_its_hash_in_it(tmp_path: Path, wheels: list[
     assert built.fingerprint == hashlib.sha256((built.path / "SHA256SUMS").read_bytes()).hexdigest()
 
 
+def test_an_artifact_may_come_from_the_bundle_itself(tmp_path: Path, wheels: list[Path]) -> None:
+    first = make_bundle(tmp_path / "b", wheels, artifacts=[str(ARTIFACTS / "load")])
+    again = make_bundle(tmp_path / "b", wheels, artifacts=[str(first.path / "artifacts/load")])
+    assert again.fingerprint == first.fingerprint
+
+
 def test_no_page_has_an_open_place(tmp_path: Path, wheels: list[Path]) -> None:
     for artifacts in ([], [str(ARTIFACTS / "load")]):
         built = make_bundle(tmp_path / "b", wheels, artifacts=artifacts)
