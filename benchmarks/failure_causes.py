@@ -27,7 +27,8 @@ class Attempt:
     memory_bytes: int = 0
     """Limit of the address space."""
     disk: Path | None = None
-    """A folder that is to be a file system of 256 KiB."""
+    """A folder that is to be a file system of its own."""
+    disk_bytes: int = 96 << 10
     stop_at: str = ""
     """SIGTERM once it says this."""
     shows: str = r"(Error|Warning|install\.sh|[\w.]+Error):"
@@ -135,7 +136,7 @@ def _(kit: Kit) -> Attempt:
 def _(kit: Kit) -> Attempt:
     disk = kit.folder("small")
     words = [*kit.training, "--model", "gru", "--epochs", "1", "--out", "small/runs"]
-    return Attempt(words=words, disk=disk)
+    return Attempt(words=words, disk=disk, disk_bytes=256 << 10)
 
 
 @failure("memory runs out while training")

@@ -57,7 +57,7 @@ def _run(attempt: Attempt, place: Path) -> tuple[int, str]:
     if attempt.memory_bytes:
         words = ["sh", "-c", f'ulimit -v {attempt.memory_bytes // 1024}; exec "$@"', "sh", *words]
     if attempt.disk is not None:
-        mount = f'mount -t tmpfs -o size=256k tmpfs "{attempt.disk}" && exec "$@"'
+        mount = f'mount -t tmpfs -o size={attempt.disk_bytes} tmpfs "{attempt.disk}" && exec "$@"'
         words = ["unshare", "--map-root-user", "--mount", "sh", "-c", mount, "sh", *words]
     environment = os.environ | {"OMP_NUM_THREADS": "1", "COLUMNS": "200"} | attempt.environment
     with tempfile.TemporaryFile("w+") as log, open(attempt.stdout or os.devnull, "w") as out:

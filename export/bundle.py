@@ -3,6 +3,7 @@
     FOLDER/install.sh README.md README.zh.md bundle.env requirements.txt
     FOLDER/wheelhouse/*.whl
     FOLDER/artifacts/NAME/VERSION/...
+    FOLDER/docs/offline.md ...      from a checkout
     FOLDER/SHA256SUMS               of every file above
 
 SHA256SUMS is written last and install.sh refuses without it, so that what was interrupted never looks finished. Wheels

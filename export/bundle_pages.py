@@ -16,6 +16,7 @@ _WHAT = {
 }
 _NO_CUDA = {"README.md": "without CUDA", "README.zh.md": "不含 CUDA"}
 _BESIDE = Path(__file__).parent
+_DOCS = Path(__file__).parents[1] / "docs"
 
 
 def write_pages(
@@ -31,7 +32,7 @@ def write_pages(
     glibc_minor: int,
     artifacts: Sequence[str],
 ) -> None:
-    """Write install.sh, bundle.env and both README into a bundle.
+    """Write install.sh, bundle.env, both README and the project's pages into a bundle.
 
     Args:
         folder: the bundle.
@@ -57,6 +58,9 @@ def write_pages(
     }
     (folder / "bundle.env").write_text("".join(f"{key}={value}\n" for key, value in facts.items()), encoding="utf-8")
     shutil.copyfile(_BESIDE / "bundle_install.sh", folder / "install.sh")
+    shutil.rmtree(folder / "docs", ignore_errors=True)
+    if (_DOCS / "offline.md").is_file():  # in a checkout; there are no pages in the wheel
+        shutil.copytree(_DOCS, folder / "docs")
     for page in _PAGES:
         text = (_BESIDE / f"bundle_{page.lower()}").read_text(encoding="utf-8")
         kept = {

@@ -44,7 +44,7 @@ def test_every_file_of_a_bundle_has_its_hash_in_it(tmp_path: Path, wheels: list[
     assert all(
         hashlib.sha256((built.path / name).read_bytes()).hexdigest() == digest for name, digest in listed.items()
     )
-    assert {"install.sh", "README.md", "README.zh.md", "artifacts/load/config.pbtxt"} <= set(listed)
+    assert {"install.sh", "README.md", "README.zh.md", "docs/offline.md", "artifacts/load/config.pbtxt"} <= set(listed)
     assert built.fingerprint == hashlib.sha256((built.path / "SHA256SUMS").read_bytes()).hexdigest()
 
 
