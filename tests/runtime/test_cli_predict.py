@@ -21,7 +21,9 @@ from runtime.cli_predict import main
 from tests.runtime.conftest import ARTIFACTS, cli_runner
 
 HEADER = "timestamp_s,request_tokens,response_tokens\n"
-PROGRAM = [sys.executable, "-c", "from runtime.cli_predict import main; main()"]
+# Where the tests run in the background of a shell, SIGINT is ignored, and children inherit that.
+_LISTENS = "import signal; signal.signal(signal.SIGINT, signal.default_int_handler)"
+PROGRAM = [sys.executable, "-c", f"{_LISTENS}; from runtime.cli_predict import main; main()"]
 
 
 def invoke(name: str, text: str, *options: str) -> Result:
