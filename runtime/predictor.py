@@ -236,8 +236,7 @@ class Predictor:
 
     def _judged(self, model: Model) -> dict[str, Any]:
         streams = [self._live, *(stream for _, stream in self._streams.items())]
-        rows, opened = zip(*(stream.judged(model.manifest) for stream in streams), strict=True)
-        return told(rows, model.manifest, opened=sum(opened))
+        return told((stream.judged(model.manifest) for stream in streams), model.manifest)
 
     def snapshot(self) -> bytes:
         """What all streams remember, also the predictor's own: bytes to go on from after a restart, see `restore`.

@@ -133,7 +133,41 @@ def test_drift_is_a_coverage_far_from_its_level() -> None:
     assert found["coverage"][0.5] < 0.2
 
 
-@pytest.mark.parametrize("scores", [{}, {"validation": 3}, {"validation": "x"}, {"validation": {"wql": {"mean": -1}}}])
+def test_a_quantile_of_nothing_that_covered_as_much_on_validation_is_no_drift(edited: Callable[..., Path]) -> None:
+    channels = ("requests", "request_tokens", "response_tokens")
+    for usual, drift in ((0.8, False), (0.1, True)):
+        coverage = {channel: [usual, *[0.8] * 6] for channel in channels}
+        host = Host(edited("load", scores={"validation": {"coverage": coverage}}).parent)
+        host.spoil = lambda values: np.where(np.arange(values.shape[-1]) < 4, 0, values)
+        m = host.p._model.manifest
+        assert m.bin_s is not None
+        busy = np.random.default_rng(3).random(2000) < 0.2
+        for i, row in enumerate(NUMBERS[:2000] * busy[:, None]):
+            host.p.observe_bin(i * m.bin_s, *row.tolist())
+            host.p.forecast()
+        found = host.p.stats()["judged"]
+        assert found["forecasts"] == WINDOW
+        assert 0.5 < found["coverage"][0.1] < 0.9
+        assert ("coverage of 0.1" in found["drift_reasons"]) is drift
+        shutil.rmtree(host.p._model.folder.parent)
+
+
+@pytest.mark.parametrize(
+    "scores",
+    [
+        {},
+        {"validation": 3},
+        {"validation": "x"},
+        {"validation": {"wql": {"mean": -1}, "coverage": [0.5]}},
+        *(
+            {"validation": {"coverage": told}}
+            for told in ({}, {"requests": []}, {"requests": "x"}, {"requests": [None] * 7})
+        ),
+        {"validation": {"coverage": {"requests": [10**320] * 7}, "wql": {"mean": 10**320}}},
+    ],
+)
 def test_scores_of_another_kind_are_none(edited: Callable[..., Path], scores: object) -> None:
     host = Host(edited("requests", scores=scores).parent)
-    assert host.p.stats()["judged"]["validation_wql"] is None
+    host.run(SPACING * (WINDOW + 4))
+    found = host.p.stats()["judged"]
+    assert (found["validation_wql"], found["drift"]) == (None, False)
