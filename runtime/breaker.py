@@ -155,7 +155,8 @@ class Breaker:
         if instead is not None:
             rival, about, model, other, count = instead
             known = type(rival) is int and rival in (0, 1) and about in ("wQL", self._highest) and is_integer(count)
-            if not (known and is_number(model) and is_number(other)):
+            # Scores of fewer have no spread to be told from.
+            if not (known and is_number(model) and is_number(other) and since >= FEW):
                 raise InputError(f"snapshot: expected a rival and why it speaks, got {show(instead)}")
             self._say(rival, Why(about, model, other, count), since=since)
 

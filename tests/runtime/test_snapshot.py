@@ -282,6 +282,7 @@ def sealed(data: bytes, change: Callable[[dict[str, Any]], Any], numbers: bytes 
         lambda h: h["streams"][0].update(breaker=7),
         lambda h: h["streams"][0]["breaker"].update(since=5),
         lambda h: h["streams"][0]["breaker"].update(instead=[0, "wQL", 1.0, 2.0]),
+        lambda h: h["streams"][0]["breaker"].update(instead=[0, "wQL", 2.0, 1.0, 8]),
         lambda h: h["streams"][0]["breaker"].update(instead=[2, "wQL", 2.0, 1.0, 8]),
         lambda h: h["streams"][0]["breaker"].update(instead=[0, "a rumour", 2.0, 1.0, 8]),
         lambda h: h["streams"][0]["breaker"]["judge"].update(judged=-1),
