@@ -20,7 +20,7 @@ from typing import TYPE_CHECKING, Any
 from .binding import Binding
 from .cuda_options import CudaOptions, provider_options
 from .errors import ArtifactError, DeviceError, InputError, MissingDependencyError
-from .fields import plain
+from .fields import plain, show
 from .forks import refuse_after_fork
 from .graph import check_graph_bytes
 from .manifest import Manifest
@@ -120,7 +120,7 @@ def open_session(
         cuda: how a GPU is used.
 
     Raises:
-        InputError: `device` or `threads` is none.
+        InputError: `device`, `threads` or `cuda` is none.
         MissingDependencyError: onnxruntime is not installed, or broken.
         DeviceError: CUDA was asked for and cannot run here; the text says what is missing.
         ArtifactError: the graph cannot be loaded, or differs from the manifest.
@@ -128,6 +128,8 @@ def open_session(
     index = _parse_device(device)
     if isinstance(threads, bool) or not isinstance(threads, int) or not 1 <= threads <= 1024:
         raise InputError(f"threads: expected a whole number from 1 to 1024, got {threads!r}")
+    if cuda is not None and not isinstance(cuda, CudaOptions):
+        raise InputError(f"cuda: expected CudaOptions or None, got {show(cuda)}")
     check_graph_bytes(model, where=where)
     ort = import_onnxruntime()
     compiled_in = _CUDA in ort.get_available_providers()

@@ -96,6 +96,11 @@ def test_an_option_that_is_none_is_refused(wrong: dict[str, Any], said: str) -> 
         CudaOptions(**wrong)
 
 
+def test_options_of_another_type_are_refused_on_a_cpu_too() -> None:
+    with pytest.raises(InputError, match=r"cuda: expected CudaOptions or None, got \{'graph': True\}"):
+        Predictor(ARTIFACTS / "requests", device="cpu", cuda={"graph": True})  # type: ignore[arg-type]
+
+
 def test_each_buffer_has_a_graph_of_its_own_and_batches_have_none(opened: Any) -> None:
     session, fake = opened("works", "cuda", CudaOptions(graph=True))
     assert session.cuda_graph == "on"
