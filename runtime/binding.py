@@ -8,7 +8,7 @@ Axes: L context, C channels, H horizon, Q levels.
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping
+from collections.abc import Mapping
 from time import perf_counter_ns
 from typing import TYPE_CHECKING, Any
 
@@ -71,7 +71,12 @@ class Binding:
         self._bound = session.io_binding()
         inputs = {"context": self.context} | ({"time_s": self.time_s} if manifest.takes_time else {})
         self._bind(ort, inputs, {name: view[None] for name, view in self._views})
-        self._run, self._given = _way_to_run(session, self._bound)
+        # What is called, with what: the C++ session itself where it is found, past a look for graphs on WebGPU.
+        self._promised = session.run_with_iobinding, self._bound
+        try:
+            self._run, self._given = session._sess.run_with_iobinding, self._bound._iobinding
+        except AttributeError:  # neither is promised
+            self._run, self._given = self._promised
 
     def _bind(self, ort: Any, inputs: Mapping[str, NDArray[Any]], outputs: Mapping[str, NDArray[Any]]) -> None:
         for name, array in inputs.items():
@@ -95,7 +100,11 @@ class Binding:
     def run(self) -> None:
         """Run the graph on what the buffers hold, and count how long it took."""
         begun = perf_counter_ns()
-        self._run(self._given, None)
+        try:
+            self._run(self._given, None)
+        except TypeError:  # nor what it takes
+            self._run, self._given = self._promised
+            self._run(self._given, None)
         took_ns = perf_counter_ns() - begun
         runs = self._runs
         runs[took_ns.bit_length()] += 1
@@ -111,11 +120,3 @@ class Binding:
         for name, copy in self._copies:  # a comprehension, which is a call, takes half as long again
             found[name] = copy()
         return found
-
-
-def _way_to_run(session: Any, bound: Any) -> tuple[Callable[[Any, None], Any], Any]:
-    """What is to be called, with what: the C++ session itself where it is found, past a look for graphs on WebGPU."""
-    try:
-        return session._sess.run_with_iobinding, bound._iobinding
-    except AttributeError:  # neither is promised
-        return session.run_with_iobinding, bound

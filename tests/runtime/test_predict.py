@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import threading
+from types import SimpleNamespace
 from typing import Any
 
 import numpy as np
@@ -181,13 +182,12 @@ def test_predict_says_what_the_model_says_even_when_it_is_not_finite(requests: P
     assert np.isinf(requests.predict(huge)).any()
 
 
-def test_a_session_without_what_is_not_promised_runs_too(requests: Predictor) -> None:
+@pytest.mark.parametrize("inside", [{}, {"_sess": SimpleNamespace(run_with_iobinding=lambda bound: None)}])
+def test_a_session_without_what_is_not_promised_runs_too(requests: Predictor, inside: dict[str, Any]) -> None:
     session = requests._model.session
-
-    class Public:
-        io_binding, run_with_iobinding = session._session.io_binding, session._session.run_with_iobinding
-
-    bound = Binding(session._ort, Public(), requests._model.manifest, session.stats.row())
+    real = session._session
+    public = SimpleNamespace(io_binding=real.io_binding, run_with_iobinding=real.run_with_iobinding, **inside)
+    bound = Binding(session._ort, public, requests._model.manifest, session.stats.row())
     for window in windows(3, 16):
         bound.window[...] = window
         bound.run()
