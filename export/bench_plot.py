@@ -5,8 +5,8 @@ Found by the runtime as an entry point, since it may not import that itself.
 
 from __future__ import annotations
 
-import os
 from collections.abc import Mapping, Sequence
+from pathlib import Path
 from typing import Any
 
 from runtime.errors import InputError, MissingDependencyError
@@ -14,12 +14,15 @@ from runtime.errors import InputError, MissingDependencyError
 _MARKS = (("p50_us", "o", "p50"), ("p90_us", "|", "p90"), ("p99_us", "|", "p99"), ("p999_us", "x", "p99.9"))
 
 
-def require_matplotlib() -> None:
+def require(path: Path) -> None:
     """Raise before the measuring, not after it.
 
     Raises:
         MissingDependencyError: matplotlib is not installed.
+        InputError: `path` ends otherwise than in .png, .pdf or .svg, or its folder is missing.
     """
+    if path.suffix not in (".png", ".pdf", ".svg") or not path.parent.is_dir():
+        raise InputError(f"--plot: expected a .png, .pdf or .svg file in a folder that is there, got {path}")
     try:
         import matplotlib  # noqa: F401
     except ImportError as error:
@@ -28,11 +31,11 @@ def require_matplotlib() -> None:
         ) from None
 
 
-def plot(title: str, runs: Sequence[Mapping[str, Any]], path: str | os.PathLike[str]) -> None:
+def plot(title: str, runs: Sequence[Mapping[str, Any]], path: Path) -> None:
     """Draw the runs of `fcast-bench --json` into a PNG, PDF or SVG file.
 
     Raises:
-        InputError: the file cannot be written, or its ending says another format.
+        InputError: the file cannot be written.
     """
     from matplotlib.figure import Figure  # no display is asked for
 
@@ -54,5 +57,5 @@ def plot(title: str, runs: Sequence[Mapping[str, Any]], path: str | os.PathLike[
     panels[0].legend(fontsize=8)
     try:
         figure.savefig(path, dpi=120)
-    except (OSError, ValueError) as error:
-        raise InputError(f"--plot: expected a .png, .pdf or .svg file to write, got {path}: {error}") from None
+    except OSError as error:
+        raise InputError(f"--plot: expected a file to write, got {path}: {error}") from None

@@ -21,6 +21,7 @@ import numpy as np
 ROUNDS = 50
 _PERCENTILES = 50.0, 90.0, 99.0
 _FEWEST_FOR_P999 = 1000
+_FEWEST_IN_A_ROUND = 10
 
 
 def _nothing(calls: int) -> Iterable[tuple[Any, ...]]:
@@ -62,7 +63,8 @@ class Timing:
     """What was measured of a subject. Times are wall times of a call in microseconds.
 
     Attributes:
-        p50_us: median over the rounds of the round's median; p90_us and p99_us likewise.
+        p50_us: median over the rounds of the round's median; p90_us and p99_us likewise. Of rounds of fewer than ten
+            calls: of all calls together.
         p999_us: of all calls together; None of fewer than 1,000.
         windows_per_s: forecasts a second of wall time in the median round, pauses included; None of what makes none.
         cpu_us: processor time of the whole process per call, what happens before the call included.
@@ -159,10 +161,12 @@ def _one_by_one(subject: Subject, arguments: list[tuple[Any, ...]], times: list[
 
 def _timing(subject: Subject, rounds: list[_Round], first: list[_Round]) -> Timing:
     median = statistics.median
-    at = [np.percentile(r.times_ns, _PERCENTILES) / 1e3 for r in rounds]
-    p50, p90, p99 = (float(median(row[k] for row in at)) for k in range(3))
     times_ns = np.concatenate([r.times_ns for r in rounds])
     each = len(times_ns) // len(rounds)
+    # A single call is its own p99; of few calls a round those of all together are told.
+    parts = [r.times_ns for r in rounds] if each >= _FEWEST_IN_A_ROUND else [times_ns]
+    at = [np.percentile(part, _PERCENTILES) / 1e3 for part in parts]
+    p50, p90, p99 = (float(median(row[k] for row in at)) for k in range(3))
     return Timing(
         subject=subject.name,
         calls=len(times_ns),

@@ -85,10 +85,10 @@ def main(
 
     Its own golden windows are forecast by the Predictor, by ONNX Runtime alone on the same graph, which is the floor,
     and by the artifact's TorchScript file where torch is installed. A DLinear also stands beside the one matrix product
-    that it comes down to, in numpy. The subjects take turns in 50 short rounds, so a
-    busy neighbour hits all alike; p50, p90 and p99 are medians over the rounds, p99.9 is over all calls. `vs raw` is
-    the ratio of two medians of the same round, `more` their difference: read these two on a machine that is not
-    quiet. A batch of B gets CALLS / B calls, at least 200.
+    that it comes down to, in numpy. The subjects take turns in 50 short rounds, so a busy neighbour hits all alike;
+    p50, p90 and p99 are medians over the rounds (over all calls where a round has fewer than ten), p99.9 is over all
+    calls. `vs raw` is the ratio of two medians of the same round, `more` their difference: read these two on a machine
+    that is not quiet. A batch of B gets CALLS / B calls, at least 200.
 
     `predict` checks the window and copies the answer out; `observe + forecast` takes in one step and makes the
     forecast that follows from it; `an empty call` is what the timing itself costs. A scheduler that decides every few
@@ -105,7 +105,7 @@ def main(
     """
     drawing = None if picture is None else bench_extra("plot")
     if drawing is not None:
-        drawing.require_matplotlib()
+        drawing.require(picture)
     elif picture is not None:
         raise MissingDependencyError("--plot: expected the distribution fcast, got a copied folder; pip install fcast")
     with stdout_to_stderr():

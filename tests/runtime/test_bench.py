@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import itertools
 import json
 import time
 from importlib.util import find_spec
@@ -45,6 +46,12 @@ def test_percentiles_are_in_order_and_the_first_subject_is_the_measure() -> None
 
 def test_a_percentile_that_the_calls_do_not_reach_is_left_out() -> None:
     assert measure([EMPTY], calls=50)[0].p999_us is None
+
+
+def test_percentiles_of_rounds_of_single_calls_are_those_of_all_calls() -> None:
+    pauses = itertools.cycle([0.0, 0.0, 0.003])  # three calls warm a round up
+    timing = measure([Subject(name="uneven", call=lambda: time.sleep(next(pauses)))], calls=40, rounds=40)[0]
+    assert timing.p50_us < 2000 < timing.p90_us <= timing.p99_us
 
 
 def test_what_happens_before_a_call_happens_before_each_and_is_not_timed() -> None:
@@ -140,6 +147,14 @@ def test_the_table_and_what_is_left_out_can_be_read(tmp_path: Path) -> None:
         assert text in done.stdout
     assert "Warning: torchscript is left out: the artifact has no model.pt; fcast-export" in done.stderr
     assert not drawn or (tmp_path / "a.png").read_bytes().startswith(b"\x89PNG")
+
+
+@pytest.mark.skipif(find_spec("matplotlib") is None, reason="it is not installed")
+@pytest.mark.parametrize("name", ["nowhere/a.png", "a.txt"])
+def test_a_picture_that_cannot_be_written_is_refused_before_the_measuring(tmp_path: Path, name: str) -> None:
+    done = invoke("requests", "--plot", str(tmp_path / name))
+    assert (done.exit_code, done.stdout) == (1, "")
+    assert "--plot: expected a .png, .pdf or .svg file in a folder that is there, got" in done.stderr
 
 
 @pytest.mark.skipif(find_spec("matplotlib") is not None, reason="it is installed")
