@@ -83,7 +83,7 @@ def forms(one: Trained) -> tuple[list[Subject], list[int]]:
     for name, graph in zip(FORMS, [*graphs, with_fixed_batch(graphs[-1], 1)], strict=True):
         nodes.append(len(onnx.load_from_string(graph).graph.node))
         one_time = None if time_s is None else time_s[:1]
-        bound, _ = raw_subjects(graph, context[:1], one_time, providers=["CPUExecutionProvider"], threads=1)
+        bound, _ = raw_subjects(graph, context[:1], one_time, device="cpu", threads=1)
         subjects.append(dataclasses.replace(bound, name=name))
     return subjects, nodes
 

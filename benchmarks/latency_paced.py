@@ -95,9 +95,7 @@ def main(out: Path, model: str, series: str, calls: int, busy: bool, as_json: bo
     graph = found.read("model.onnx", max_bytes=MAX_GRAPH_BYTES)
     windows = Windows(read_golden(found))
     contexts, times = windows.batch(1)
-    raw, twin = (
-        raw_subjects(graph, contexts, times, providers=["CPUExecutionProvider"], threads=1)[0] for _ in range(2)
-    )
+    raw, twin = (raw_subjects(graph, contexts, times, device="cpu", threads=1)[0] for _ in range(2))
     probes = {
         "model": raw,
         "observe": observe(Predictor(one.artifact, device="cpu"), windows),

@@ -35,7 +35,7 @@ def stream_subjects(path: str | os.PathLike[str], *, device: str, threads: int, 
     graph = artifact.read("model.onnx", max_bytes=MAX_GRAPH_BYTES)
 
     def raw(batch: int) -> Callable[[], object]:
-        asked = raw_subjects(graph, *windows.batch(batch), providers=predictor.providers, threads=threads)
+        asked = raw_subjects(graph, *windows.batch(batch), device=predictor.device, threads=threads)
         bound = next(iter(asked[0].arguments(1)))
         return lambda: [asked[0].call(*bound) for _ in range(-(-streams // batch))]
 

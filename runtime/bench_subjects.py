@@ -1,6 +1,6 @@
 """What `fcast-bench` times of an artifact: the ways to ask the Predictor, beside ONNX Runtime on the same file.
 
-The raw sessions are what one would write without this package: the same graph, the same providers and number of
+The raw sessions are what one would write without this package: the same graph, the same device and number of
 threads, buffers bound once or `run` with a dictionary. They neither check the window nor take the answer out.
 """
 
@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import itertools
 import os
-from collections.abc import Callable, Iterable, Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
@@ -69,7 +69,7 @@ def artifact_subjects(path: str | os.PathLike[str], *, device: str, threads: int
     windows = Windows(read_golden(artifact))
     graph = artifact.read("model.onnx", max_bytes=MAX_GRAPH_BYTES)
     contexts, times = windows.batch(batch)
-    subjects = raw_subjects(graph, contexts, times, providers=predictor.providers, threads=threads)
+    subjects = raw_subjects(graph, contexts, times, device=predictor.device, threads=threads)
     if batch > 1:
         subjects.append(_call("predict", predictor.predict, (contexts, times), windows=batch))
         return subjects
@@ -89,12 +89,12 @@ def raw_subjects(
     contexts: NDArray[np.float32],
     times: NDArray[np.float64] | None,
     *,
-    providers: Iterable[str],
+    device: str,
     threads: int,
 ) -> list[Subject]:
-    """ONNX Runtime itself: buffers that are bound once, and `run`."""
+    """ONNX Runtime itself, on `cpu` or `cuda:N`: buffers that are bound once, and `run`."""
     feed: dict[str, Any] = {"context": contexts} | ({} if times is None else {"time_s": times})
-    session, names, bound = _raw(graph, feed, providers=providers, threads=threads)
+    session, names, bound = _raw(graph, feed, device=device, threads=threads)
     size = len(contexts)
     return [
         _call(RAW, session.run_with_iobinding, (bound,), windows=size),
@@ -108,18 +108,20 @@ def raw_step(artifact: Artifact, windows: Windows, *, threads: int) -> Subject:
     feed: dict[str, Any] = {"context": contexts[:, -1:]} | ({} if times is None else {"time_s": times[:, None]})
     feed |= {name: np.zeros((1, 1, size), dtype=np.float32) for name, size in artifact.manifest.state.items()}
     graph = artifact.read(STEP, max_bytes=MAX_GRAPH_BYTES)
-    session, _, bound = _raw(graph, feed, providers=["CPUExecutionProvider"], threads=threads)
+    session, _, bound = _raw(graph, feed, device="cpu", threads=threads)
     return _call(RAW_STEP, session.run_with_iobinding, (bound,))
 
 
-def _raw(graph: bytes, feed: dict[str, Any], *, providers: Iterable[str], threads: int) -> tuple[Any, list[str], Any]:
+def _raw(graph: bytes, feed: dict[str, Any], *, device: str, threads: int) -> tuple[Any, list[str], Any]:
     """A session, the names of its outputs, and buffers bound to it."""
     ort = import_onnxruntime()
+    kind, _, index = device.partition(":")
+    providers: list[Any] = [] if kind == "cpu" else [("CUDAExecutionProvider", {"device_id": index})]
     options = ort.SessionOptions()
     options.intra_op_num_threads, options.inter_op_num_threads = threads, 1
     options.log_severity_level = 3
     options.add_session_config_entry("session.intra_op.allow_spinning", "0")
-    session = ort.InferenceSession(graph, options, providers=list(providers))
+    session = ort.InferenceSession(graph, options, providers=[*providers, "CPUExecutionProvider"])
     names = [output.name for output in session.get_outputs()]
     bound = session.io_binding()
     given = {name: ort.OrtValue.ortvalue_from_numpy(array.copy()) for name, array in feed.items()}

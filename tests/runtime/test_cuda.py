@@ -12,13 +12,13 @@ from typing import Any
 import numpy as np
 import pytest
 
-from runtime import CudaOptions, InputError, Predictor
+from runtime import CudaOptions, InputError, Predictor, bench_subjects
 from runtime.artifact import open_artifact
 from runtime.cuda import DeviceSession, is_recurrent, why_not
 from runtime.device import Session
 from tests.runtime.conftest import ARTIFACTS
 from tests.runtime.onnx_bytes import node
-from tests.runtime.stand_in_onnxruntime import CPU, Driver
+from tests.runtime.stand_in_onnxruntime import CPU, Driver, FakeOnnxruntime
 
 
 @pytest.mark.parametrize(
@@ -94,6 +94,13 @@ def test_options_reach_the_provider_under_its_names(opened: Any) -> None:
 def test_an_option_that_is_none_is_refused(wrong: dict[str, Any], said: str) -> None:
     with pytest.raises(InputError, match=said):
         CudaOptions(**wrong)
+
+
+def test_the_floor_is_measured_on_the_same_gpu(monkeypatch: pytest.MonkeyPatch) -> None:
+    fake = FakeOnnxruntime("works")
+    monkeypatch.setattr(bench_subjects, "import_onnxruntime", lambda: fake)
+    bench_subjects.raw_subjects(b"", np.ones((1, 16, 3), np.float32), None, device="cuda:1", threads=1)
+    assert fake.sessions[0].device_id == "1"
 
 
 def test_options_of_another_type_are_refused_on_a_cpu_too() -> None:
