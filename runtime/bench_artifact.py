@@ -13,11 +13,11 @@ from typing import Any
 
 from .artifact import Artifact, open_artifact
 from .bench import ROUNDS, Subject, measure, paced
-from .bench_extras import bench_extra
 from .bench_start import measure_start
 from .bench_streams import stream_subjects
 from .bench_subjects import Windows, artifact_subjects
 from .errors import DeviceError, MissingDependencyError
+from .extras import extra
 from .golden import read_golden
 from .predictor import Predictor
 
@@ -66,7 +66,7 @@ def bench_artifact(
     """
     found = open_artifact(path)
     devices = _devices(path, device)
-    torch = bench_extra("torch")
+    torch = extra("fcast.bench", "torch")
     without_torch = torch.why_no_torchscript(found) if torch else "the distribution fcast is not installed"
     if checkpoint is not None and not torch:
         raise MissingDependencyError(

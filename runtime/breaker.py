@@ -52,10 +52,8 @@ class Instead(NamedTuple):
 
     rival: int
     """Where it stands in `NAMES`."""
-    name: str
-    """For counters: one of few."""
     source: str
-    """For people: the name, and why."""
+    """Its name, and why."""
 
 
 class Breaker:
@@ -112,7 +110,7 @@ class Breaker:
                 return rival, Why("wQL", float(score.wql[0]), float(score.wql[1 + rival]), score.count)
         if not self._fails(score):
             return None
-        top = score.top()
+        top = score.top
         missed = top.mean(axis=0)
         for rival in better:
             if _above_zero(top[:, 0] - top[:, 1 + rival]):
@@ -133,8 +131,7 @@ class Breaker:
             text = f"model wQL {why.model:.3g} > {why.rival:.3g} over {why.over}"
         else:
             text = f"{why.about} of the model covers {why.model:.3g}, not {why.rival:.3g}, over {why.over}"
-        name = f"fallback:{NAMES[rival]}"
-        self.instead = Instead(rival, name, f"{name} ({text})")
+        self.instead = Instead(rival, f"fallback:{NAMES[rival]} ({text})")
 
     def state(self, steps: Ring, numbers: Numbers) -> dict[str, Any]:
         """All that decides who speaks: single values for JSON, arrays into `numbers`."""

@@ -13,9 +13,9 @@ import click
 
 from .bench import ROUNDS
 from .bench_artifact import bench_artifact
-from .bench_extras import bench_extra
 from .cli import Command, stdout_to_stderr, warn
 from .errors import MissingDependencyError
+from .extras import extra
 
 _HEAD = (
     f"{'µs a call':<24}{'p50':>9}{'p90':>9}{'p99':>9}{'p99.9':>9}{'vs raw':>9}{'more':>9}{'CPU':>9}{'windows/s':>11}"
@@ -103,7 +103,7 @@ def main(
       fcast-bench artifacts/gru --batch 1 --checkpoint runs/gru
       taskset -c 0 fcast-bench artifacts/gru --threads 1,2 --plot latency.png --json > latency.json
     """
-    drawing = None if picture is None else bench_extra("plot")
+    drawing = None if picture is None else extra("fcast.bench", "plot")
     if drawing is not None:
         drawing.require(picture)
     elif picture is not None:

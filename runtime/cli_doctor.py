@@ -12,8 +12,9 @@ from typing import Any
 import click
 
 from .cli import Command, stdout_to_stderr
-from .doctor import FAILED, Check, Examined, examine, extra, table, worst
+from .doctor import FAILED, Check, Examined, examine, table, worst
 from .errors import InputError
+from .extras import extra
 
 
 @click.command(cls=Command)
@@ -96,7 +97,7 @@ def _selftest(examined: Examined, artifacts: tuple[Path, ...]) -> list[Check]:
 
     train, no_train = None, "training is not installed; pip install 'fcast[export]', or give --artifact"
     try:
-        train = extra("train")
+        train = extra("fcast.doctor", "train")
     except ImportError:
         pass
     except Exception as error:  # of a broken library of torch's

@@ -103,7 +103,7 @@ def forecast_in_time(model: Model, stream: LiveStream, asked: Asked, until: floa
     # While the model runs, since after it there is no time left.
     instead = stream.instead(asked)
     if not job.done.acquire(timeout=max(0.0, until - time.monotonic())):
-        model.stats.count_source(instead.source.partition(" ")[0])
+        model.stats.count_source(instead.source)
         return instead
     job.done.release()  # for others who wait
     if job.error is not None:

@@ -8,8 +8,9 @@ from __future__ import annotations
 
 from collections.abc import Callable, Iterable, Sequence
 from dataclasses import asdict, dataclass
-from importlib.metadata import entry_points
 from typing import TYPE_CHECKING, Any
+
+from .extras import extra
 
 if TYPE_CHECKING:
     from .doctor_probe import Driver
@@ -50,21 +51,9 @@ def guarded(name: str, look: Callable[[], Iterable[Check]]) -> list[Check]:
         return [Check(name=name, status=WARNING, found=text, remedy="send this line home")]
 
 
-def extra(name: str) -> Any:
-    """A part that needs torch, `torch` or `train`: the distribution names them as entry points of `fcast.doctor`.
-
-    Returns:
-        Its module; None where the runtime is here without its distribution.
-
-    Raises:
-        Exception: whatever its import raises where torch or another library is missing or broken.
-    """
-    return next((point.load() for point in entry_points(group="fcast.doctor") if point.name == name), None)
-
-
 def _torch(version: str, driver: Driver) -> list[Check]:
     try:
-        part = extra("torch")
+        part = extra("fcast.doctor", "torch")
     except Exception as error:  # a broken library of torch's may raise anything
         found = f"torch {version} cannot be loaded ({type(error).__name__}: {str(error)[:200]})"
         return [Check(name="torch", status=FAILED, found=found, remedy="install it again, for the CUDA of this driver")]

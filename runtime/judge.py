@@ -163,9 +163,10 @@ class Score:
         count: n.
         wql: (3,) of the model and the rivals; channels without traffic do not count.
         missed: (Q,) share of steps above each level of the model.
+        top: (n, 3) of each forecast, that above the highest level; of the model, then the rivals.
     """
 
-    __slots__ = "_losses", "_shares", "_weights", "count", "missed", "wql"
+    __slots__ = "_losses", "_weights", "count", "missed", "top", "wql"
 
     def __init__(self, rows: NDArray[np.float64], manifest: Manifest) -> None:
         channels, levels = len(manifest.channels), len(manifest.levels)
@@ -174,7 +175,7 @@ class Score:
         came = sums[:channels]
         self._weights = np.divide(1.0, came, out=np.zeros(channels), where=came > 0) / max(1, np.count_nonzero(came))
         self._losses = rows[:, channels : 4 * channels]
-        self._shares = rows[:, 4 * channels + levels - 1 :]
+        self.top = rows[:, 4 * channels + levels - 1 :]
         self.wql = sums[channels : 4 * channels].reshape(3, channels) @ self._weights
         self.missed = sums[4 * channels : 4 * channels + levels] / max(1, self.count)
 
@@ -182,10 +183,6 @@ class Score:
         """(n, 3): what each forecast adds to `wql`."""
         losses: NDArray[np.float64] = self._losses.reshape(self.count, 3, -1) @ self._weights
         return losses
-
-    def top(self) -> NDArray[np.float64]:
-        """(n, 3): the share of steps above the highest level."""
-        return self._shares
 
 
 def width(manifest: Manifest) -> int:

@@ -174,7 +174,7 @@ class LiveStream:
             # One of a model that has left meanwhile is given and does not stand.
             if (standing is None or standing[0] <= revision) and self._serving.model.manifest is manifest:
                 self._standing = (revision, manifest, forecast)
-        self._serving.model.stats.count_source(source if instead is None else instead.name)
+        self._serving.model.stats.count_source(source)
         return forecast
 
     def judged(self, manifest: Manifest) -> tuple[NDArray[np.float64], bool]:

@@ -50,9 +50,10 @@ class Stats:
             self.windows += windows
 
     def count_source(self, source: str) -> None:
-        """Count a forecast."""
+        """Count a forecast, by its source without the reason that may follow: there are few of them."""
+        name = source.partition(" ")[0]
         with self.lock:
-            self.sources[source] += 1
+            self.sources[name] += 1
 
     def count_failure(self, reason: str) -> None:
         """Count a run that gave no forecast."""

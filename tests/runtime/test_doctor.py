@@ -203,7 +203,7 @@ def test_a_part_that_breaks_is_one_warning_and_the_rest_goes_on(monkeypatch: pyt
 
 @pytest.mark.parametrize("error", [OSError, ImportError])
 def test_a_broken_torch_is_named(monkeypatch: pytest.MonkeyPatch, error: type[Exception]) -> None:
-    def broken(name: str) -> None:
+    def broken(group: str, name: str) -> None:
         raise error("libcudart.so.13: cannot open shared object file")
 
     monkeypatch.setattr(doctor, "extra", broken)
