@@ -20,7 +20,7 @@ from tests.runtime.conftest import ARTIFACTS, cli_runner
 
 @pytest.fixture
 def without_training(monkeypatch: pytest.MonkeyPatch) -> None:
-    def missing(name: str) -> None:
+    def missing(group: str, name: str) -> None:
         raise ImportError("No module named 'torch'")
 
     monkeypatch.setattr("runtime.cli_doctor.extra", missing)
@@ -94,7 +94,7 @@ def test_a_report_replaces_the_one_before_whole(tmp_path: Path) -> None:
 
 
 def test_ctrl_c_leaves_no_report(tmp_path: Path) -> None:
-    code = "import runtime.cli_doctor as c; c.extra = lambda name: None; c.main()"
+    code = "import runtime.cli_doctor as c; c.extra = lambda group, name: None; c.main()"
     arguments = ["--selftest", "--artifact", str(ARTIFACTS / "load"), "--out", str(tmp_path / "report.json")]
     temporary = tmp_path / "tmp"
     temporary.mkdir()
