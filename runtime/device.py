@@ -31,6 +31,7 @@ if TYPE_CHECKING:
     from numpy.typing import NDArray
 
 _CPU, _CUDA = "CPUExecutionProvider", "CUDAExecutionProvider"
+_SEE_DOCTOR = "run fcast-doctor, which says what is missing, or take device='cpu'"
 NO_TELEMETRY = "ORT_DISABLE_TELEMETRY"
 _QUIET = 4  # what fails raises; the same on the console would be a line per forecast
 
@@ -145,15 +146,9 @@ def open_session(
             )
         on_cuda, reason = _open_cuda(ort, model, manifest, index, threads, where, cuda)
         if on_cuda is None:
-            missing = f"{reason}; run fcast-doctor, which says what is missing, or take device='cpu'"
             if device != "auto":
-                raise DeviceError(f"device: expected '{device}' to run the model, got {missing}")
-            choice = f"CUDA does not work: {reason}"
-            warnings.warn(
-                f"device: CUDA is built in but does not work, running on the CPU: {missing}",
-                RuntimeWarning,
-                stacklevel=4,
-            )
+                raise DeviceError(f"device: expected '{device}' to run the model, got {reason}; {_SEE_DOCTOR}")
+            choice = _without_cuda(reason)
     if on_cuda is not None and device != "auto":
         opened = on_cuda
     else:
@@ -164,7 +159,10 @@ def open_session(
         if on_cuda is not None:
             from .cuda import faster
 
-            opened = faster(on_cuda, opened)
+            try:
+                opened = faster(on_cuda, opened)
+            except Exception as error:  # of a GPU that ran once and no more
+                opened.choice = _without_cuda(first_line(error))
     if threads > 1 or opened.device != "cpu":
         refuse_after_fork(opened)
     return opened
@@ -179,6 +177,16 @@ def open_on_cpu(model: bytes, *, threads: int, where: str) -> tuple[Any, Any]:
     check_graph_bytes(model, where=where)
     ort = import_onnxruntime()
     return ort, _create_on_cpu(ort, model, threads, where)
+
+
+def _without_cuda(reason: str) -> str:
+    """Say that `auto` goes on without CUDA; the choice to be told."""
+    warnings.warn(
+        f"device: CUDA is built in but does not work, running on the CPU: {reason}; {_SEE_DOCTOR}",
+        RuntimeWarning,
+        stacklevel=5,
+    )
+    return f"CUDA does not work: {reason}"
 
 
 def _create_on_cpu(ort: Any, model: bytes, threads: int, where: str) -> Any:

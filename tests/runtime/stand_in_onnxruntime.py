@@ -79,6 +79,8 @@ class FakeSession:
             raise RuntimeError("CUDA failure 209: no kernel image is available for execution on the device")
         graph = None if options is None else options.entries["gpu_graph_id"]
         self.seen.append(graph)
+        if self.how == "wears out" and len(self.seen) > 3:
+            raise RuntimeError("CUDA failure 700: an illegal memory access")
         found = float(bound.inputs["context"].array.sum())
         if graph is not None and self.how == "stale graph":  # one that replays what it was recorded with
             found = self.graphs.setdefault(graph, found)

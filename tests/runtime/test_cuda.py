@@ -60,6 +60,14 @@ def test_auto_takes_the_gpu_where_it_measured_it_to_be_faster(opened: Any) -> No
     assert session.choice.startswith("measured faster for one window: ")
 
 
+def test_auto_takes_the_cpu_where_the_gpu_fails_while_it_is_measured(opened: Any) -> None:
+    with pytest.warns(
+        RuntimeWarning, match="running on the CPU: CUDA failure 700: an illegal memory access; run fcast-d"
+    ):
+        session, _ = opened("wears out", "auto")
+    assert (session.device, session.choice) == ("cpu", "CUDA does not work: CUDA failure 700: an illegal memory access")
+
+
 def test_windows_go_through_buffers_on_the_gpu_asked_for(opened: Any) -> None:
     session, _ = opened("works", "cuda:1")
     bound = session.take_binding()
