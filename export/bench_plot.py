@@ -21,7 +21,7 @@ def require(path: Path) -> None:
         MissingDependencyError: matplotlib is not installed.
         InputError: `path` ends otherwise than in .png, .pdf or .svg, or its folder is missing.
     """
-    if path.suffix not in (".png", ".pdf", ".svg") or not path.parent.is_dir():
+    if path.suffix.lower() not in (".png", ".pdf", ".svg") or not path.parent.is_dir():
         raise InputError(f"--plot: expected a .png, .pdf or .svg file in a folder that is there, got {path}")
     try:
         import matplotlib  # noqa: F401
