@@ -25,6 +25,7 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 
 from .errors import InputError
+from .fallback import in_float32
 from .fields import show
 from .inputs import MAX_VALUE
 from .ring import Ring
@@ -105,7 +106,7 @@ class AdaptiveQuantiles:
             # Forecasts that overlap tell the same: those of one forecast step count as one.
             self._made[origin % self._span] = min(origin - self._last, self._ratio) / self._ratio
             self._last = origin
-        return np.sort(np.clip(moved, 0.0, MAX_VALUE), axis=-1).astype(np.float32)
+        return in_float32(np.sort(np.clip(moved, 0.0, MAX_VALUE), axis=-1))
 
     def learn(self, row: Sequence[float] | NDArray[np.float32]) -> None:
         """Take in one finished context step and judge the forecasts of what it completes.

@@ -35,9 +35,12 @@ def stream_subjects(path: str | os.PathLike[str], *, device: str, threads: int, 
     graph = artifact.read("model.onnx", max_bytes=MAX_GRAPH_BYTES)
 
     def raw(batch: int) -> Callable[[], object]:
-        asked = raw_subjects(graph, *windows.batch(batch), device=predictor.device, threads=threads)
-        bound = next(iter(asked[0].arguments(1)))
-        return lambda: [asked[0].call(*bound) for _ in range(-(-streams // batch))]
+        calls = []
+        for size, times in ((batch, streams // batch), (streams % batch, 1)):
+            if size:
+                bound = raw_subjects(graph, *windows.batch(size), device=predictor.device, threads=threads)[0]
+                calls += [(bound.call, *given) for given in bound.arguments(1)] * times
+        return lambda: [call(*given) for call, *given in calls]
 
     keys = range(streams)
     handles = [predictor.stream(key) for key in keys]
@@ -54,7 +57,7 @@ def stream_subjects(path: str | os.PathLike[str], *, device: str, threads: int, 
     piece = min(PIECE, streams)
     return [
         Subject(name="raw, one by one", call=raw(1), windows=streams),
-        Subject(name=f"raw, batches of {piece}", call=raw(piece), windows=-(-streams // piece) * piece),
+        Subject(name=f"raw, batches of {piece}", call=raw(piece), windows=streams),
         Subject(
             name="forecast, one by one",
             call=lambda: [handle.forecast() for handle in handles],

@@ -16,6 +16,12 @@ MIN_STEPS = 8
 """Steps seen from which their own quantiles are worth more than the training series'."""
 
 
+def in_float32(values: NDArray[np.float64]) -> NDArray[np.float32]:
+    """Rounded, also in a host that has numpy raise (`np.seterr`) where something becomes 0."""
+    with np.errstate(under="ignore"):
+        return values.astype(np.float32)
+
+
 def fallback(steps: NDArray[np.float32], manifest: Manifest, *, seen: int) -> tuple[NDArray[np.float32], str]:
     """A forecast that repeats one step's quantiles over the horizon.
 
@@ -37,5 +43,5 @@ def fallback(steps: NDArray[np.float32], manifest: Manifest, *, seen: int) -> tu
         source = "fallback:prior"
     quantiles = quantiles * manifest.steps_per_forecast_step
     # The interpolation may round a higher level to just below a lower one.
-    step = np.minimum(np.maximum.accumulate(quantiles, axis=1), MAX_VALUE).astype(np.float32)
+    step = in_float32(np.minimum(np.maximum.accumulate(quantiles, axis=1), MAX_VALUE))
     return np.tile(step, (manifest.horizon, 1, 1)), source

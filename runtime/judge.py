@@ -15,6 +15,7 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 
 from .errors import InputError
+from .fallback import in_float32
 from .fields import is_integer, show
 from .inputs import MAX_VALUE
 from .manifest import Manifest
@@ -115,7 +116,7 @@ class Judge:
         row = np.concatenate((found.sum(axis=0), losses.ravel(), misses[0], misses[1:, -1]))
         if self._rows is None:
             self._rows = np.zeros((WINDOW, len(row)), dtype=np.float32)
-        self._rows[self.judged % WINDOW] = np.minimum(row, MAX_VALUE)
+        self._rows[self.judged % WINDOW] = in_float32(np.minimum(row, MAX_VALUE))
         self.judged += 1
 
     def state(self, steps: Ring, numbers: Numbers) -> dict[str, Any]:

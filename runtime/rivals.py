@@ -18,7 +18,7 @@ from typing import TYPE_CHECKING
 
 import numpy as np
 
-from .fallback import MIN_STEPS
+from .fallback import MIN_STEPS, in_float32
 from .inputs import MAX_VALUE
 from .manifest import Manifest
 
@@ -88,8 +88,7 @@ class Rivals:
         else:
             values = np.tile(_quantiles(steps, self._of_steps), (self._horizon, 1, 1))
         # The interpolation may round a higher level to just below a lower one.
-        ordered: NDArray[np.float32] = np.minimum(np.maximum.accumulate(values, axis=-1), MAX_VALUE).astype(np.float32)
-        return ordered
+        return in_float32(np.minimum(np.maximum.accumulate(values, axis=-1), MAX_VALUE))
 
     def _steps(self, window: NDArray[np.float32]) -> NDArray[np.float64]:
         """(C, N): what forecast steps within the window would have been."""

@@ -166,3 +166,16 @@ def test_a_restart_goes_on_from_a_snapshot_as_if_there_were_none(artifacts: Path
         fill(p, 5, every_s=30.0, start_s=last_s + 3000.0)
     np.testing.assert_array_equal(other.forecast().values, one.forecast().values)
     assert other.forecast().source == "model"
+
+
+@pytest.mark.parametrize("adapt", [False, True])
+@pytest.mark.parametrize("name", ["requests", "load"])
+def test_sizes_next_to_nothing_are_forecast_in_a_host_that_has_numpy_raise(
+    artifacts: Path, name: str, adapt: bool
+) -> None:
+    p = Predictor(artifacts / name, device="cpu", adapt=adapt)
+    with np.errstate(all="raise"):
+        for i in range(60):
+            step_s, size = 60.0 * i, 1.4e-45 * (i % 7)
+            p.observe(step_s, size, size) if name == "requests" else p.observe_bin(step_s, size, size, size)
+            assert_valid(p.forecast())
