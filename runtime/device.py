@@ -234,6 +234,9 @@ def _create(ort: Any, model: bytes, providers: Sequence[Any], threads: int, *, r
     options.intra_op_num_threads = threads
     options.inter_op_num_threads = 1
     options.log_severity_level = _QUIET
+    # Its arena keeps the most that any batch needed, in pieces that a swap cannot give back to the system: with it a
+    # life of swaps grew by half (benchmarks/soak.py). Without it one window takes no longer.
+    options.enable_cpu_mem_arena = False
     # Bytes could also be in ONNX Runtime's own format, which the checks of graph.py do not read.
     options.add_session_config_entry("session.load_model_format", "ONNX")
     for scope in ("intra_op", "inter_op"):
