@@ -12,7 +12,8 @@ streams forgotten and begun anew.
 Every answer is looked at. It is `lost` when it does not start at the last step that its stream was given; `wrong` when
 it is not finite, negative or not in the order of its levels, when a good history is answered without the model, or when
 a bad version came into service; `raised` counts exceptions that are not the documented refusal. RSS is taken after each
-turn; its growth is the median of the last tenth over that of the first tenth after the warm-up, a tenth of the turns.
+turn; its growth is the median of the last tenth over that of the first tenth after the warm-up, a tenth of the turns,
+and over that of the first tenth of the second half.
 """
 
 from __future__ import annotations
@@ -67,8 +68,9 @@ def main(artifact: str, observations: int, streams: int, as_json: bool) -> None:
         click.echo(f"{name:<24}" + "".join(f"{row[key]:>10.1f}" for key in ("p50", "p99", "p999", "worst")))
     rss = result["rss"]
     click.echo(
-        f"RSS {rss['first_mb']:.1f} MB after the warm-up, {rss['last_mb']:.1f} MB at the end: {rss['growth']:+.2%} "
-        f"(target within {RSS_TARGET:.0%}), most {rss['most_mb']:.1f} MB; {result['wall_s']:.0f} s"
+        f"RSS {rss['first_mb']:.1f} MB after the warm-up, {rss['last_mb']:.1f} MB at the end: {rss['growth']:+.2%}, "
+        f"in the second half {rss['growth_of_second_half']:+.2%} (target within {RSS_TARGET:.0%}); "
+        f"most {rss['most_mb']:.1f} MB; {result['wall_s']:.0f} s"
     )
 
 
@@ -113,6 +115,7 @@ def soak(artifact: Path, *, turns: int, streams: int, tick: Callable[[int], obje
             "last_mb": last / 1e6,
             "most_mb": max(rss[tenth:]) / 1e6,
             "growth": last / first - 1,
+            "growth_of_second_half": last / statistics.median(rss[turns // 2 : turns // 2 + tenth]) - 1,
             "by_tenth_mb": [statistics.median(rss[i : i + tenth]) / 1e6 for i in range(0, turns, tenth)],
         },
         "wall_s": time.perf_counter() - begun,
