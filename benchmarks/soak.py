@@ -169,8 +169,9 @@ class _Life:
     def restart(self, other: Any) -> None:
         """A snapshot restored into another predictor says what this one says, bit for bit from the same version."""
         keys = range(0, self._streams, max(1, self._streams // 25))
-        data = self._predictor.snapshot()
-        other.restore(data)
+        if other.manifest["version"] != self._predictor.manifest["version"]:
+            other.reload(self._predictor.manifest["version"])
+        other.restore(self._predictor.snapshot())
         self._counted["snapshots"] += 1
         for key in keys:
             window = self._handles[key]._stream.steps.last()
